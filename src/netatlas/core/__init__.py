@@ -1,0 +1,1 @@
+"""What two or more method families share: training, networks, graphs, statistics, linear algebra, tuning."""

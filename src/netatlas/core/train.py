@@ -1,0 +1,412 @@
+r"""The one training loop: every seed and every hyper-parameter setting of a small model, trained at once.
+
+A *member* is one model: one seed with one setting. The parameters of all :math:`M` members are stacked along a leading
+axis and the forward pass is vectorized over it (``torch.func.vmap``), so that error bars cost little more than one run.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+
+from netatlas.core.checks import require, require_finite
+
+Params = dict[str, Tensor]
+Optimizer = Literal["sgd", "adam", "adamw"]
+Schedule = Literal["constant", "cosine", "linear"]
+PerMember = float | Sequence[float] | Tensor
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cross_entropy": nn.functional.cross_entropy,
+    "mse": nn.functional.mse_loss,
+}
+
+
+def stack_members(modules: Sequence[nn.Module]) -> tuple[Params, Params]:
+    """Stack the parameters and buffers of equal modules along a new leading member axis.
+
+    Args:
+        modules: ``M`` modules of one architecture on one device.
+
+    Returns:
+        Parameters and buffers, each a dict of detached copies of shape ``[M, ...]``.
+
+    Raises:
+        ValueError: If there is no module, or if two differ in a parameter's name or shape.
+    """
+    require(len(modules) > 0, "at least one module", 0)
+    shapes = [{name: tuple(p.shape) for name, p in module.named_parameters()} for module in modules]
+    for other in shapes[1:]:
+        require(other == shapes[0], f"members of one architecture {shapes[0]}", other)
+    parameters, buffers = stack_module_state(list(modules))
+    return {k: v.detach().clone() for k, v in parameters.items()}, {k: v.detach().clone() for k, v in buffers.items()}
+
+
+def learning_rate_factor(step: int, steps: int, schedule: Schedule) -> float:
+    r"""The schedule's factor on the learning rate at a step.
+
+    .. math:: f(t) = 1, \qquad f(t) = \tfrac12\bigl(1 + \cos(\pi t / T)\bigr), \qquad f(t) = 1 - t / T
+
+    Args:
+        step: The step :math:`t`, from 0.
+        steps: All steps :math:`T`.
+        schedule: ``"constant"``, ``"cosine"`` or ``"linear"``.
+
+    Raises:
+        ValueError: For an unknown schedule.
+    """
+    if schedule == "constant":
+        return 1.0
+    if schedule == "cosine":
+        return 0.5 * (1.0 + math.cos(math.pi * step / steps))
+    require(schedule == "linear", "a schedule out of constant, cosine, linear", repr(schedule))
+    return 1.0 - step / steps
+
+
+def _per_member(value: PerMember, members: int | None, like: Tensor) -> Tensor:
+    tensor = torch.as_tensor(value, dtype=like.dtype, device=like.device)
+    require(tensor.ndim <= 1, "a number or one number a member", tuple(tensor.shape))
+    if tensor.ndim == 1:
+        require(members is not None and len(tensor) == members, f"{members} values, one a member", len(tensor))
+    return tensor
+
+
+def _broadcast(value: Tensor, parameter: Tensor) -> Tensor:
+    return value.reshape(value.shape + (1,) * (parameter.ndim - 1)) if value.ndim else value
+
+
+class _Update:
+    """One optimizer's step on a dict of tensors, the same arithmetic as ``torch.optim``'s."""
+
+    def __init__(
+        self,
+        params: Params,
+        optimizer: Optimizer,
+        lr: Tensor,
+        momentum: float,
+        nesterov: bool,
+        betas: tuple[float, float],
+        eps: float,
+        weight_decay: Tensor,
+    ) -> None:
+        require(optimizer in ("sgd", "adam", "adamw"), "an optimizer out of sgd, adam, adamw", repr(optimizer))
+        self.kind, self.lr, self.momentum, self.nesterov = optimizer, lr, momentum, nesterov
+        self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
+        self.decays = bool((weight_decay != 0).any())
+        self.count = 0
+        moments = {"sgd": 1 if momentum else 0, "adam": 2, "adamw": 2}[optimizer]
+        self.state = [{k: torch.zeros_like(p) for k, p in params.items()} for _ in range(moments)]
+
+    @torch.no_grad()
+    def step(self, params: Params, grads: Params, factor: float) -> None:
+        self.count += 1
+        for name, p in params.items():
+            g, lr, decay = grads[name], _broadcast(self.lr * factor, p), _broadcast(self.weight_decay, p)
+            if self.decays and self.kind == "adamw":
+                p.mul_(1 - lr * decay)
+            elif self.decays:
+                g = g + decay * p
+            if self.kind == "sgd":
+                if self.momentum:
+                    velocity = self.state[0][name].mul_(self.momentum).add_(g)
+                    g = g + self.momentum * velocity if self.nesterov else velocity
+                p.sub_(lr * g)
+                continue
+            b1, b2 = self.betas
+            first = self.state[0][name].mul_(b1).add_(g, alpha=1 - b1)
+            second = self.state[1][name].mul_(b2).addcmul_(g, g, value=1 - b2)
+            scale = second.sqrt().div_(math.sqrt(1 - b2**self.count)).add_(self.eps)
+            p.sub_(lr / (1 - b1**self.count) * first / scale)
+
+
+def minimize(
+    loss: Callable[[Params, int, torch.Generator], Tensor],
+    params: Params,
+    *,
+    steps: int,
+    optimizer: Optimizer = "adam",
+    lr: PerMember = 1e-3,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: PerMember = 0.0,
+    schedule: Schedule = "constant",
+    seed: int = 0,
+) -> tuple[Params, Tensor]:
+    r"""Minimise a loss over a dict of tensors by first-order steps.
+
+    Members do not mix: where ``loss`` returns one value a member, the sum is differentiated, and member :math:`m`'s
+    gradient is that of its own term.
+
+    Args:
+        loss: ``loss(params, step, generator)``, a scalar or a tensor ``[M]`` of losses.
+        params: Starting point; not changed. With ``lr`` a sequence, each tensor has shape ``[M, ...]``.
+        steps: Number of steps.
+        optimizer: ``"sgd"``, ``"adam"`` or ``"adamw"`` (decoupled weight decay), as in ``torch.optim``.
+        lr: Learning rate, one for all or one a member.
+        momentum: Heavy-ball momentum of SGD.
+        nesterov: Nesterov's variant of it.
+        betas: Adam's averaging constants.
+        eps: Adam's floor of the denominator.
+        weight_decay: L2 penalty (decoupled for ``"adamw"``), one for all or one a member.
+        schedule: ``"constant"``, ``"cosine"`` or ``"linear"`` decay to zero.
+        seed: Seeds the generator handed to ``loss``.
+
+    Returns:
+        The parameters after the last step and the losses, ``[steps]`` or ``[steps, M]``.
+
+    Raises:
+        ValueError: For no parameters, a negative number of steps, an unknown optimizer or schedule, or a loss that
+            became NaN or infinite (the message names the step).
+    """
+    require(len(params) > 0, "at least one parameter tensor", 0)
+    require(steps >= 0, "a non-negative number of steps", steps)
+    params = {name: p.detach().clone().requires_grad_(True) for name, p in params.items()}
+    like = next(iter(params.values()))
+    members = like.shape[0] if like.ndim else None
+    generator = torch.Generator(device=like.device if like.device.type != "meta" else "cpu").manual_seed(seed)
+    update = _Update(
+        params,
+        optimizer,
+        _per_member(lr, members, like),
+        momentum,
+        nesterov,
+        betas,
+        eps,
+        _per_member(weight_decay, members, like),
+    )
+    names, history = list(params), []
+    for step in range(steps):
+        value = loss(params, step, generator)
+        gradients = torch.autograd.grad(value.sum(), [params[n] for n in names], allow_unused=True)
+        filled = {n: torch.zeros_like(params[n]) if g is None else g for n, g in zip(names, gradients)}
+        update.step(params, filled, learning_rate_factor(step, steps, schedule))
+        history.append(value.detach())
+    trace = torch.stack(history) if history else torch.zeros(0)
+    if trace.device.type != "meta" and not bool(torch.isfinite(trace).all()):
+        finite = torch.isfinite(trace).reshape(len(trace), -1).all(1)
+        raise ValueError(
+            f"expected a finite loss, got {trace[~finite][0].tolist()} at step {int((~finite).nonzero()[0])}"
+        )
+    return {name: p.detach() for name, p in params.items()}, trace
+
+
+@dataclass
+class Ensemble:
+    """Trained members of one architecture, their parameters stacked along a leading axis.
+
+    Attributes:
+        module: The architecture; its own parameters are not used.
+        params: Parameters, ``[M, ...]`` each.
+        buffers: Buffers (running statistics of batch normalisation), ``[M, ...]`` each.
+        history: Mean training loss, ``[epochs, M]``.
+    """
+
+    module: nn.Module
+    params: Params
+    buffers: Params = field(default_factory=dict)
+    history: Tensor = field(default_factory=lambda: torch.zeros(0))
+
+    def __len__(self) -> int:
+        return next(iter(self.params.values())).shape[0]
+
+    def __getitem__(self, members: slice | Sequence[int] | Tensor) -> Ensemble:
+        """Some of the members, as an ensemble."""
+        index = members if isinstance(members, slice) else torch.as_tensor(members)
+        history = self.history[:, index] if self.history.ndim == 2 else self.history
+        return Ensemble(
+            self.module,
+            {k: v[index] for k, v in self.params.items()},
+            {k: v[index] for k, v in self.buffers.items()},
+            history,
+        )
+
+    @torch.no_grad()
+    def predict(
+        self, inputs: Tensor, *, batch_size: int = 4096, per_member_data: bool = False, **forward_kwargs: Any
+    ) -> Tensor:
+        """Outputs of every member in evaluation mode.
+
+        Args:
+            inputs: ``[N, ...]`` shared by all members, or ``[M, N, ...]`` with ``per_member_data``.
+            batch_size: How many inputs at once.
+            per_member_data: Whether each member has inputs of its own.
+            forward_kwargs: Passed to the module's ``forward``.
+
+        Returns:
+            Outputs, ``[M, N, ...]``.
+        """
+        self.module.eval()
+        axis = 1 if per_member_data else 0
+        call = vmap(
+            lambda p, b, x: functional_call(self.module, (p, b), (x,), forward_kwargs),
+            in_dims=(0, 0, 0 if per_member_data else None),
+        )
+        parts = [call(self.params, self.buffers, chunk) for chunk in inputs.split(batch_size, dim=axis)]
+        return torch.cat(parts, dim=1)
+
+    @torch.no_grad()
+    def accuracy(
+        self,
+        inputs: Tensor,
+        labels: Int[Tensor, "*M N"],
+        *,
+        batch_size: int = 4096,
+        per_member_data: bool = False,
+        **forward_kwargs: Any,
+    ) -> Float[Tensor, " M"]:
+        """Share of inputs whose largest output is the label, one value a member."""
+        outputs = self.predict(inputs, batch_size=batch_size, per_member_data=per_member_data, **forward_kwargs)
+        return (outputs.argmax(-1) == labels).double().mean(-1)
+
+    def member(self, index: int) -> nn.Module:
+        """One member as an ordinary module."""
+        module = copy.deepcopy(self.module)
+        state = {k: v[index] for k, v in self.params.items()} | {k: v[index] for k, v in self.buffers.items()}
+        module.load_state_dict(state)
+        return module.eval()
+
+
+def batch_order(seed: int, examples: int, epochs: int) -> Int[Tensor, "epochs examples"]:
+    """The order in which a member with this seed sees the examples: one permutation an epoch."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.stack([torch.randperm(examples, generator=generator) for _ in range(epochs)])
+
+
+def fit_many(
+    build: Callable[[], nn.Module],
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    seeds: Sequence[int],
+    epochs: int,
+    batch_size: int,
+    optimizer: Optimizer = "sgd",
+    lr: PerMember = 0.05,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    betas: tuple[float, float] = (0.9, 0.999),
+    weight_decay: PerMember = 0.0,
+    schedule: Schedule = "constant",
+    loss: str | Callable[[Tensor, Tensor], Tensor] = "cross_entropy",
+    device: str | torch.device = "cpu",
+    forward_kwargs: Callable[[int], dict[str, Any]] | None = None,
+    init: Ensemble | tuple[Params, Params] | None = None,
+    per_member_data: bool = False,
+) -> Ensemble:
+    r"""Train all members of an ensemble at once by mini-batch gradient descent.
+
+    Member :math:`m` is built by ``build()`` under ``torch.manual_seed(seeds[m])`` and shuffles its data by a generator
+    of that seed, so that it takes the very steps that it would take alone.
+
+    Args:
+        build: Makes one member.
+        inputs: ``[N, ...]`` shared by all members, or ``[M, N, ...]`` with ``per_member_data``.
+        targets: ``[N, ...]`` or ``[M, N, ...]`` likewise.
+        seeds: One a member; equal seeds with different ``lr`` are a sweep.
+        epochs: Passes over the data; the last, smaller batch of a pass is kept.
+        batch_size: Examples a step.
+        optimizer, lr, momentum, nesterov, betas, weight_decay, schedule: As in :func:`minimize`.
+        loss: ``"cross_entropy"``, ``"mse"``, or ``loss(outputs, targets)`` returning a scalar.
+        device: Where to train.
+        forward_kwargs: ``forward_kwargs(step)`` gives extra keyword arguments of the forward pass, the same for all.
+        init: Stacked parameters (and buffers) to start from instead of ``build``'s, for fine-tuning.
+        per_member_data: Whether each member has data of its own.
+
+    Returns:
+        The trained ensemble, with the mean training loss of each epoch.
+
+    Raises:
+        ValueError: For no seeds, no examples, NaN inputs, lengths that differ, or a loss that became infinite.
+    """
+    require(len(seeds) > 0, "at least one seed", 0)
+    require(epochs >= 1 and batch_size >= 1, "epochs and batch_size of at least 1", (epochs, batch_size))
+    axis = 1 if per_member_data else 0
+    require(
+        inputs.ndim > axis and targets.ndim > axis, f"data of at least {axis + 1} axes", (inputs.shape, targets.shape)
+    )
+    examples = inputs.shape[axis]
+    require(examples > 0, "at least one example", 0)
+    require(targets.shape[axis] == examples, f"{examples} targets, one an example", targets.shape[axis])
+    if per_member_data:
+        require(inputs.shape[0] == len(seeds), f"inputs for {len(seeds)} members", inputs.shape[0])
+    require_finite("inputs", inputs)
+    inputs, targets = inputs.to(device), targets.to(device)
+    modules = []
+    for seed in seeds if init is None else seeds[:1]:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            modules.append(build())
+    skeleton = copy.deepcopy(modules[0]).to(device)
+    if init is None:
+        params, buffers = stack_members(modules)
+    else:
+        params, buffers = (init.params, init.buffers) if isinstance(init, Ensemble) else init
+        require(
+            all(v.shape[0] == len(seeds) for v in params.values()),
+            f"initial parameters for {len(seeds)} members",
+            {k: tuple(v.shape) for k, v in params.items()},
+        )
+    params = {k: v.to(device) for k, v in params.items()}
+    buffers = {k: v.clone().to(device) for k, v in buffers.items()}
+
+    criterion = LOSSES[loss] if isinstance(loss, str) else loss
+    order = torch.stack([batch_order(seed, examples, epochs) for seed in seeds], dim=1).to(device)
+    per_epoch = math.ceil(examples / batch_size)
+    rows = torch.arange(len(seeds), device=device)[:, None]
+
+    def member_loss(p: Params, b: Params, x: Tensor, y: Tensor, extra: dict[str, Any]) -> Tensor:
+        return criterion(functional_call(skeleton, (p, b), (x,), extra), y)
+
+    def batch_loss(p: Params, step: int, generator: torch.Generator) -> Tensor:
+        epoch, batch = divmod(step, per_epoch)
+        index = order[epoch, :, batch * batch_size : (batch + 1) * batch_size]
+        x = inputs[rows, index] if per_member_data else inputs[index]
+        y = targets[rows, index] if per_member_data else targets[index]
+        extra = forward_kwargs(step) if forward_kwargs else {}
+        return vmap(lambda p, b, x, y: member_loss(p, b, x, y, extra), randomness="different")(p, buffers, x, y)
+
+    skeleton.train()
+    params, trace = minimize(
+        batch_loss,
+        params,
+        steps=epochs * per_epoch,
+        optimizer=optimizer,
+        lr=lr,
+        momentum=momentum,
+        nesterov=nesterov,
+        betas=betas,
+        weight_decay=weight_decay,
+        schedule=schedule,
+    )
+    skeleton.eval()
+    return Ensemble(skeleton, params, buffers, trace.reshape(epochs, per_epoch, len(seeds)).mean(1))
+
+
+def fit(model: nn.Module, inputs: Tensor, targets: Tensor, *, seed: int, **options: Any) -> Ensemble:
+    """Train one model in place: :func:`fit_many` with a single member that starts from ``model``'s weights.
+
+    Args:
+        model: Trained in place.
+        inputs: ``[N, ...]``.
+        targets: ``[N, ...]``.
+        seed: Orders the batches.
+        options: As in :func:`fit_many`.
+
+    Returns:
+        The ensemble of one; ``model`` holds its weights.
+    """
+    ensemble = fit_many(
+        lambda: copy.deepcopy(model), inputs, targets, seeds=[seed], init=stack_members([model]), **options
+    )
+    model.load_state_dict({k: v[0] for k, v in (ensemble.params | ensemble.buffers).items()})
+    return ensemble

@@ -1,0 +1,32 @@
+"""How a chapter experiments: profile, claims, figures, timing.
+
+A chapter calls :func:`begin` once, then measures, shows and claims. Everything that it shows is compared, output by
+output, between two executions; what may differ (times) goes through :func:`timing` and :func:`volatile`.
+"""
+
+from netatlas.lab.claims import claim
+from netatlas.lab.conditions import Condition, below, exceeds, within
+from netatlas.lab.experiment import begin, device, pick, profile, seeds
+from netatlas.lab.show import figure, glue, papers_table, portrait, table
+from netatlas.lab.timing import Volatile, timing, volatile
+
+__all__ = [
+    "Condition",
+    "Volatile",
+    "begin",
+    "below",
+    "claim",
+    "device",
+    "exceeds",
+    "figure",
+    "glue",
+    "papers_table",
+    "pick",
+    "portrait",
+    "profile",
+    "seeds",
+    "table",
+    "timing",
+    "volatile",
+    "within",
+]

@@ -1,0 +1,93 @@
+"""Conditions that decide a claim: an inequality that keeps its figures."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import SupportsFloat
+
+from netatlas.core.checks import require
+from netatlas.lab.timing import Volatile
+
+
+def format_number(value: float) -> str:
+    """A number for a reader: four significant digits, no exponent between 1e-3 and 1e5."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    if float(value).is_integer() and abs(value) < 1e6:
+        return f"{value:.0f}"
+    return f"{value:.4g}" if 1e-3 <= abs(value) < 1e5 else f"{value:.2e}"
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A measured inequality: whether it holds, and its two sides in figures.
+
+    Attributes:
+        holds: Whether it holds; also the truth value of the condition.
+        figures: The inequality with its figures, such as ``0.21 > 0.05``.
+        volatile: Whether a side is a time or another value that differs from run to run.
+    """
+
+    holds: bool
+    figures: str = ""
+    volatile: bool = False
+
+    def __bool__(self) -> bool:
+        return self.holds
+
+    def __and__(self, other: Condition) -> Condition:
+        return Condition(
+            self.holds and other.holds, f"{self.figures} and {other.figures}", self.volatile or other.volatile
+        )
+
+
+Side = SupportsFloat | Volatile
+
+
+def _number(value: Side, name: str) -> float:
+    number = float(value.value if isinstance(value, Volatile) else value)
+    require(not math.isnan(number), f"a number for {name}", number)
+    return number
+
+
+def _changes(*sides: Side) -> bool:
+    return any(isinstance(side, Volatile) for side in sides)
+
+
+def exceeds(left: Side, right: Side) -> Condition:
+    """The condition ``left > right``.
+
+    Args:
+        left: The measured side.
+        right: The bound, itself measured or fixed before the run.
+
+    Raises:
+        ValueError: If a side is NaN.
+    """
+    a, b = _number(left, "left"), _number(right, "right")
+    return Condition(a > b, f"{format_number(a)} {'>' if a > b else '≤'} {format_number(b)}", _changes(left, right))
+
+
+def below(left: Side, right: Side) -> Condition:
+    """The condition ``left < right``. Arguments and errors as :func:`exceeds`."""
+    a, b = _number(left, "left"), _number(right, "right")
+    return Condition(a < b, f"{format_number(a)} {'<' if a < b else '≥'} {format_number(b)}", _changes(left, right))
+
+
+def within(value: Side, low: Side, high: Side) -> Condition:
+    """The condition ``low <= value <= high``.
+
+    Args:
+        value: The measured value.
+        low: Lower bound.
+        high: Upper bound, not below ``low``.
+
+    Raises:
+        ValueError: If a number is NaN or the bounds are the wrong way round.
+    """
+    v, a, b = _number(value, "value"), _number(low, "low"), _number(high, "high")
+    require(a <= b, "low <= high", (a, b))
+    inside = a <= v <= b
+    figures = f"{format_number(v)} {'in' if inside else 'not in'} [{format_number(a)}, {format_number(b)}]"
+    return Condition(inside, figures, _changes(value, low, high))
