@@ -207,7 +207,7 @@ def test_unreachable_host_is_asked_once(place, site):
 
 
 def test_file_without_address_says_so(place):
-    with pytest.raises(data.DatasetUnavailable, match="no public address.*put it into"):
+    with pytest.raises(data.DatasetUnavailable, match=r"no public address.*put it into"):
         store.locate(place(None))
 
 
@@ -258,7 +258,7 @@ def test_stand_in_does_not_hide_a_wrong_file(nothing_here, monkeypatch, tmp_path
 
 
 def test_bad_requests(nothing_here):
-    with pytest.raises(ValueError, match="did you mean.*citeseer"):
+    with pytest.raises(ValueError, match=r"did you mean.*citeseer"):
         data.load("citeser")
     with pytest.raises(ValueError, match="options"):
         data.load("cora", limit=3)
@@ -313,7 +313,10 @@ def test_every_file_belongs_to_a_name_and_every_pattern_to_files():
 
 
 def test_registry_is_sound():
-    entries = [vars(record) for record in store.registry().values()]
+    entries = [
+        {key: value for key, value in vars(record).items() if key == "url" or value is not None}
+        for record in store.registry().values()
+    ]
     assert len(entries) == 273
     registry_from_manifest(entries)
     for bad in ("/etc/passwd", "../up", "a/../../b"):

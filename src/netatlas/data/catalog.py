@@ -256,5 +256,5 @@ def verify(name: str | None = None) -> list[FileState]:
 
 
 def available() -> list[str]:
-    """The names that can be loaded without the network: all their files are here (not checked yet), or none is needed."""
+    """The names that can be loaded without the network: all their files are here (not checked yet)."""
     return [name for name, item in _catalog().items() if all(store.find(file) for file in item.files)]

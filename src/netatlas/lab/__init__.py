@@ -8,7 +8,7 @@ from netatlas.lab.claims import claim
 from netatlas.lab.conditions import Condition, below, exceeds, within
 from netatlas.lab.experiment import begin, device, pick, profile, seeds
 from netatlas.lab.show import figure, glue, papers_table, portrait, table
-from netatlas.lab.timing import Volatile, timing, volatile
+from netatlas.lab.timings import Volatile, timing, volatile
 
 __all__ = [
     "Condition",

@@ -14,7 +14,7 @@ from netatlas.core.checks import require
 from netatlas.core.stats import as_array, mean_interval
 from netatlas.lab.conditions import Condition, format_number
 from netatlas.lab.experiment import current
-from netatlas.lab.timing import Volatile, mark
+from netatlas.lab.timings import Volatile, mark
 
 MIME = "application/vnd.netatlas.claim+json"
 DataKind = Literal["real", "generated", "stand-in"]
@@ -123,7 +123,7 @@ def claim(
     Args:
         key: The paper's key in ``papers.yml``.
         statement: The claim in one sentence.
-        measured: Values over seeds for each arm; a :class:`~netatlas.lab.timing.Volatile` value is not compared.
+        measured: Values over seeds for each arm; a :class:`~netatlas.lab.timings.Volatile` value is not compared.
         holds: The deciding condition, or named conditions with the main one first. All hold: *reproduced*. Only some,
             the first among them: *partly*. Else: *not reproduced here*.
         scaled: What is smaller or simpler than in the paper.

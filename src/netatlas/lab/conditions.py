@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import SupportsFloat
 
 from netatlas.core.checks import require
-from netatlas.lab.timing import Volatile
+from netatlas.lab.timings import Volatile
 
 
 def format_number(value: float) -> str:

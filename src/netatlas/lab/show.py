@@ -13,7 +13,7 @@ from netatlas import registry
 from netatlas.core.checks import require
 from netatlas.lab.conditions import format_number
 from netatlas.lab.experiment import current
-from netatlas.lab.timing import Volatile, mark
+from netatlas.lab.timings import Volatile, mark
 
 if TYPE_CHECKING:
     import pandas as pd

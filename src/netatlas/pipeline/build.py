@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -20,6 +21,7 @@ from rich.table import Table
 
 from netatlas.pipeline.progress import Progress, explain_os_error, read_reports
 from netatlas.pipeline.sources import chapters
+from netatlas.pipeline.validate import file_digest
 
 # Ends a whole process group as soon as the build that holds the other end of its standard input is gone, however it
 # went; until then it keeps the lock, so that a new build cannot meet jobs of the old one.
@@ -51,6 +53,28 @@ def build_lock(path: Path, console: Console) -> Iterator[IO[str]]:
         yield lock
 
 
+def sweep(folder: Path, names: list[str]) -> None:
+    """Remove what an interrupted or failed build left, and every result that rests on a missing one.
+
+    Snakemake does not make a missing intermediate file again while the final one is there; so the final ones go too.
+
+    Args:
+        folder: The run's folder, ``build/PROFILE``.
+        names: Chapters of the book.
+    """
+    for leftover in folder.glob("tmp-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    for name in names:
+        executed, stamp = folder / "executed" / f"{name}.ipynb", folder / "validated" / f"{name}.json"
+        if stamp.exists() and (
+            not executed.exists() or json.loads(stamp.read_text())["sha256"] != file_digest(executed)
+        ):
+            stamp.unlink()
+        if not stamp.exists():
+            for result in ("site.json", "ledger.json"):
+                (folder.parent / result).unlink(missing_ok=True)
+
+
 def snakemake_command(targets: list[str], settings: dict[str, str], jobs: int, extra: list[str]) -> list[str]:
     """The command line of one Snakemake run.
 
@@ -64,7 +88,8 @@ def snakemake_command(targets: list[str], settings: dict[str, str], jobs: int, e
     return [
         *(sys.executable, "-m", "snakemake", "--snakefile", "Snakefile", "--cores", str(jobs)),
         *("--keep-going", "--rerun-incomplete", "--nolock", "--resources", f"gpu={gpus}"),
-        *("--rerun-triggers", "mtime", "input", "params", "--scheduler", "greedy", "--quiet", "rules"),
+        *("--rerun-triggers", "mtime", "input", "params", "--scheduler", "greedy"),
+        *(() if "--dry-run" in extra else ("--quiet", "rules")),
         *("--config", *(f"{name}={value}" for name, value in settings.items())),
         *extra,
         "--",
@@ -203,8 +228,7 @@ def build(
     targets = [f"{folder}/validated/{chapter}.json"] if chapter else ["build/site.json"]
     try:
         with build_lock(Path("build/.lock"), console) as lock:
-            for leftover in folder.glob("tmp-*"):
-                shutil.rmtree(leftover, ignore_errors=True)
+            sweep(folder, chapters())
             (folder / "logs").mkdir(parents=True, exist_ok=True)
             log, since = folder / "logs" / "snakemake.log", time.time() - 1
             names = [chapter] if chapter else names

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import nbformat
 
-from netatlas.lab.timing import SANITIZE
+from netatlas.lab.timings import SANITIZE
 from netatlas.pipeline.execute import KERNEL
 from netatlas.pipeline.progress import Progress, explain_os_error, fail, report, run_folder, write_json
 
