@@ -65,8 +65,10 @@ lab.claim("{key}", "The value grows", measured={{"value": measured}}, holds=lab.
 """
 
 PAPERS = """
-- {{key: toy2020alpha, title: Alpha paper, authors: [Ann Alpha], year: 2020, arxiv: "", code: "", chapter: alpha, part: I Toys, claim: It grows.}}
-- {{key: toy2021beta, title: Beta paper, authors: [Bob Beta], year: 2021, arxiv: "", code: "", chapter: beta, part: I Toys, claim: It grows.}}
+- {key: toy2020alpha, title: Alpha paper, authors: [Ann Alpha], year: 2020,
+   arxiv: "", code: "", chapter: alpha, part: I Toys, claim: It grows.}
+- {key: toy2021beta, title: Beta paper, authors: [Bob Beta], year: 2021,
+   arxiv: "", code: "", chapter: beta, part: I Toys, claim: It grows.}
 """
 
 
@@ -80,7 +82,7 @@ class TinyBook:
         shutil.copytree(ROOT / "book", root / "book")
         for name in ("Snakefile", "_config.yml", "_toc.yml"):
             shutil.copy(ROOT / name, root)
-        (root / "src/netatlas/papers.yml").write_text(PAPERS.replace("{{", "{").replace("}}", "}"))
+        (root / "src/netatlas/papers.yml").write_text(PAPERS)
         (root / "requirements.lock").write_text("torch==2.13.0\n")
         self.log = root / "ran.txt"
         self.log.touch()

@@ -178,7 +178,7 @@ def _check_claim(call: ast.Call, flow: _Flow) -> list[Finding]:
     measured = flow.sources(given["measured"], line)
     if not measured:
         return [Finding(line, str(key), "nothing in measured= was computed")]
-    # Names that stand in measured= or control= themselves: a condition must come from one of these or share their making.
+    # A condition must come from a name that stands in measured= or control= itself, or share its making.
     shown = {
         n.id
         for part in ("measured", "control")
