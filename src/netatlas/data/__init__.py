@@ -19,6 +19,7 @@ from netatlas.data.generators import (
     spirals,
     stochastic_block_model,
 )
+from netatlas.data.stand_ins import colour_images, digit_images, labelled_graph, strongly_regular_graphs
 from netatlas.data.store import ChecksumError, DatasetUnavailable
 
 __all__ = [
@@ -28,17 +29,21 @@ __all__ = [
     "GaussianMixture",
     "SparseRegression",
     "available",
+    "colour_images",
     "contextual_sbm",
     "degree_corrected_sbm",
+    "digit_images",
     "fetch",
     "gaussian_mixture",
     "hierarchical_sbm",
     "kind",
+    "labelled_graph",
     "load",
     "names",
     "rings_of_houses",
     "sparse_regression",
     "spirals",
     "stochastic_block_model",
+    "strongly_regular_graphs",
     "verify",
 ]

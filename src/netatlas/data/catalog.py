@@ -176,7 +176,7 @@ def load(
     *,
     split: str | int | None = None,
     limit: int | None = None,
-    stand_in: Callable[[], Any] | None = None,
+    stand_in: Callable[..., Any] | None = None,
     **options: Any,
 ) -> Any:
     """Load a dataset by name; its files are found, or downloaded, and checked before they are read.
@@ -189,8 +189,9 @@ def load(
         name: a name of :func:`names`; capitals and hyphens do not matter.
         split: part of the dataset, where it has parts.
         limit: number of items to keep, where the loader can do with less than all.
-        stand_in: function without arguments that gives a replacement if the real data cannot be had. What it returns
-            is returned, and :func:`kind` then says "stand-in" until the process ends.
+        stand_in: function that gives a replacement if the real data cannot be had, such as those of
+            :mod:`netatlas.data.stand_ins`. It is called with the given options; what it returns is returned, and
+            :func:`kind` then says "stand-in" until the process ends.
         **options: further options of the loader.
 
     Raises:
@@ -201,7 +202,7 @@ def load(
     """
     item = entry(name)
     if stand_in is not None and not callable(stand_in):
-        raise ValueError(f"stand_in: expected a function without arguments, got {stand_in!r}")
+        raise ValueError(f"stand_in: expected a function, got {stand_in!r}")
     given = {"split": split, "limit": limit}
     given = {key: value for key, value in given.items() if value is not None} | options
     _check_options(item, given)
@@ -214,7 +215,7 @@ def load(
         if stand_in is None:
             raise
         _kinds[item.name] = "stand-in"
-        return stand_in()
+        return stand_in(**given)
     for loaded in (item.name, *item.members):
         _kinds.setdefault(loaded, "real")
     return value

@@ -1,0 +1,123 @@
+"""Stand-ins: generated replacements of the same form, for a machine that has neither the files nor a network.
+
+Give one to :func:`netatlas.data.load` as ``stand_in=``; it gets the same options. Claims made with it say *stand-in
+data*. A stand-in shows that a method runs. It says little about the real data.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+    from torch_geometric.data import Data
+
+TRAIN, TEST = 14_000, 5_000
+
+
+def _check_split(split: str | None, limit: int | None) -> tuple[bool, int]:
+    if split not in (None, "train", "test"):
+        raise ValueError(f"expected split train or test, got {split!r}")
+    if limit is not None and limit < 1:
+        raise ValueError(f"expected a limit of at least 1, got {limit}")
+    test = split == "test"
+    size = TEST if test else TRAIN
+    return test, min(limit or size, size)
+
+
+def digit_images(*, split: str | None = None, limit: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Stand-in for MNIST: scikit-learn's 8 x 8 digits, enlarged, shifted at random and slightly noisy.
+
+    Training and test images come from different originals (1400 and 397), so that a network must generalise.
+
+    Args:
+        split: ``"train"`` (also ``None``) or ``"test"``.
+        limit: At most so many images.
+
+    Returns:
+        Images ``[N, 1, 28, 28]`` float32 in [0, 1] and labels ``[N]`` int64.
+
+    Raises:
+        ValueError: For an unknown split or a limit below 1.
+    """
+    import torch
+    from sklearn.datasets import load_digits
+
+    test, count = _check_split(split, limit)
+    images, labels = load_digits(return_X_y=True)
+    rng = np.random.default_rng(1 if test else 0)
+    own = np.arange(1400, len(images)) if test else np.arange(1400)
+    chosen = rng.choice(own, count)
+    small = torch.from_numpy(images[chosen].reshape(-1, 1, 8, 8) / 16).float()
+    large = torch.nn.functional.interpolate(small, size=20, mode="bilinear", align_corners=False)
+    shifts = torch.from_numpy(rng.integers(0, 9, (count, 2)))
+    rows = torch.arange(20)[None, :, None] + shifts[:, :1, None]
+    columns = torch.arange(20)[None, None, :] + shifts[:, 1:, None]
+    canvas = torch.zeros(count, 28, 28)
+    canvas[torch.arange(count)[:, None, None], rows, columns] = large[:, 0]
+    noise = torch.from_numpy(rng.normal(0, 0.05, canvas.shape)).float()
+    return (canvas + noise).clamp(0, 1)[:, None], torch.from_numpy(labels[chosen]).long()
+
+
+def colour_images(*, split: str | None = None, limit: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Stand-in for CIFAR-10: ten classes of smooth random colour patterns, mixed with other patterns and noise.
+
+    Args:
+        split: ``"train"`` (also ``None``) or ``"test"``.
+        limit: At most so many images.
+
+    Returns:
+        Images ``[N, 3, 32, 32]`` float32 in [0, 1] and labels ``[N]`` int64.
+
+    Raises:
+        ValueError: For an unknown split or a limit below 1.
+    """
+    import torch
+
+    test, count = _check_split(split, limit)
+    patterns = torch.randn(10, 3, 3, 6, 6, generator=torch.Generator().manual_seed(7))
+    generator = torch.Generator().manual_seed(9 if test else 8)
+    labels = torch.randint(0, 10, (count,), generator=generator)
+    weights = torch.rand(count, 3, 1, 1, 1, generator=generator)
+    coarse = (weights * patterns[labels]).sum(1) + torch.randn(count, 3, 6, 6, generator=generator)
+    images = torch.nn.functional.interpolate(coarse, size=32, mode="bilinear", align_corners=False)
+    return torch.sigmoid(images + 0.3 * torch.randn(images.shape, generator=generator)), labels
+
+
+def labelled_graph() -> Data:
+    """Stand-in for BlogCatalog: a degree-corrected block model of 2000 nodes in 12 groups, ``y`` ``[2000, 12]`` 0/1.
+
+    A fifth of the nodes bear a second label besides their block's.
+    """
+    import torch
+
+    from netatlas.data.generators import degree_corrected_sbm
+
+    graph = degree_corrected_sbm([200, 200] + [160] * 10, 30, 0.15, 2.5, 0)
+    rng = np.random.default_rng(0)
+    labels = np.eye(12, dtype=np.float32)[graph.y.numpy()]
+    second = rng.random(len(labels)) < 0.2
+    labels[second, rng.integers(0, 12, second.sum())] = 1
+    graph.y = torch.from_numpy(labels)
+    return graph
+
+
+def strongly_regular_graphs(*, family: str | None = None) -> list[Data] | dict[str, list[Data]]:
+    """Stand-in for the strongly regular families: the Latin square graph of order 5, srg(25, 12, 5, 6).
+
+    Its nodes are the cells of the table of addition modulo 5; two are adjacent that share row, column or symbol.
+
+    Args:
+        family: With a name, the list alone; otherwise a dict with the one family ``sr251256``.
+    """
+    import torch
+    from torch_geometric.data import Data
+
+    row, column = np.divmod(np.arange(25), 5)
+    symbol = (row + column) % 5
+    same = (row[:, None] == row) | (column[:, None] == column) | (symbol[:, None] == symbol)
+    np.fill_diagonal(same, False)
+    graphs = [Data(edge_index=torch.from_numpy(np.stack(np.nonzero(same))), num_nodes=25)]
+    return graphs if family is not None else {"sr251256": graphs}
