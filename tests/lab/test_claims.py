@@ -114,3 +114,11 @@ def test_conditions_refuse_nan():
     for make_condition in (lambda: lab.exceeds(float("nan"), 0), lambda: lab.within(0, 2, 1)):
         with pytest.raises(ValueError, match="expected"):
             make_condition()
+
+
+def test_rounding_errors_are_shown_as_their_floor():
+    assert lab.rounding(3e-17, 1e-12) == lab.rounding(0.0, 1e-12) == 1e-12
+    assert lab.rounding(1e-3, 1e-12) == 1e-3
+    for bad in (float("nan"), -1.0):
+        with pytest.raises(ValueError, match="expected"):
+            lab.rounding(bad, 1e-12)

@@ -42,7 +42,7 @@ def test_begin_refuses_what_is_not_there(monkeypatch):
         with pytest.raises(RuntimeError, match="no CUDA device"):
             lab.begin("merging", profile="gpu", seed=0, device="cuda")
     monkeypatch.setattr(experiment, "_current", None)
-    with pytest.raises(RuntimeError, match="lab[.]begin"):
+    with pytest.raises(RuntimeError, match=r"lab[.]begin"):
         lab.seeds(1)
 
 

@@ -5,7 +5,7 @@ output, between two executions; what may differ (times) goes through :func:`timi
 """
 
 from netatlas.lab.claims import claim
-from netatlas.lab.conditions import Condition, below, exceeds, within
+from netatlas.lab.conditions import Condition, below, exceeds, rounding, within
 from netatlas.lab.experiment import begin, device, pick, profile, seeds
 from netatlas.lab.show import figure, glue, papers_table, portrait, table
 from netatlas.lab.timings import Volatile, timing, volatile
@@ -24,6 +24,7 @@ __all__ = [
     "pick",
     "portrait",
     "profile",
+    "rounding",
     "seeds",
     "table",
     "timing",

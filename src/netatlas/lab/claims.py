@@ -18,10 +18,18 @@ from netatlas.lab.timings import Volatile, mark
 
 MIME = "application/vnd.netatlas.claim+json"
 DataKind = Literal["real", "generated", "stand-in"]
-Verdict = Literal["reproduced", "partly", "not reproduced here"]
 Measured = Mapping[str, Any]
 VERDICT_CLASS = {"reproduced": "yes", "partly": "partly", "not reproduced here": "no"}
 DATA_WORDS = {"real": "real data", "generated": "generated data", "stand-in": "stand-in data"}
+
+
+class Verdict(str):
+    """A verdict: *reproduced*, *partly* or *not reproduced here*. A cell that ends in one shows nothing more."""
+
+    __slots__ = ()
+
+    def _ipython_display_(self) -> None:
+        """The card has been shown already."""
 
 
 def verdict_of(conditions: Mapping[str, Condition]) -> Verdict:
@@ -35,7 +43,7 @@ def verdict_of(conditions: Mapping[str, Condition]) -> Verdict:
     """
     require(len(conditions) > 0, "at least one condition", 0)
     values = [bool(c) for c in conditions.values()]
-    return "reproduced" if all(values) else "partly" if values[0] else "not reproduced here"
+    return Verdict("reproduced" if all(values) else "partly" if values[0] else "not reproduced here")
 
 
 def _rows(measured: Measured, role: str) -> list[dict[str, Any]]:
@@ -85,7 +93,7 @@ def _card(payload: dict[str, Any], rows: list[dict[str, Any]], conditions: Mappi
         for row in rows
     )
     checks = "".join(
-        f'<li class="{"holds" if c.holds else "fails"}"><span class="mark">{"✓" if c.holds else "✗"}'
+        f'<li class="{"holds" if c.holds else "fails"}"><span class="tick">{"✓" if c.holds else "✗"}'
         f'<span class="sr-only">{"holds: " if c.holds else "fails: "}</span></span> {html.escape(name)}'
         + (f' <span class="figures">({_figures(c)})</span>' if c.figures else "")
         + "</li>"
@@ -154,7 +162,7 @@ def claim(
         "key": key,
         "chapter": experiment.chapter,
         "statement": statement,
-        "verdict": verdict,
+        "verdict": str(verdict),
         "conditions": [
             {"name": n, "holds": c.holds, "figures": "" if c.volatile else c.figures} for n, c in conditions.items()
         ],

@@ -19,6 +19,23 @@ def format_number(value: float) -> str:
     return f"{value:.4g}" if 1e-3 <= abs(value) < 1e5 else f"{value:.2e}"
 
 
+def rounding(error: SupportsFloat, floor: float) -> float:
+    """An error for a check of exactness: errors up to ``floor`` are all shown as ``floor``.
+
+    The last digits of an error that is rounding alone depend on where arrays lie in memory, so two executions differ.
+
+    Args:
+        error: The measured error, not negative.
+        floor: What rounding may do; far below the bound that the error is checked against.
+
+    Raises:
+        ValueError: If the error is NaN or negative, or the floor is not positive.
+    """
+    value = float(error)
+    require(value >= 0 and floor > 0, "an error of at least 0 and a positive floor", (value, floor))
+    return max(value, floor)
+
+
 @dataclass(frozen=True)
 class Condition:
     """A measured inequality: whether it holds, and its two sides in figures.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from dataclasses import dataclass
 from importlib import resources
@@ -56,6 +57,47 @@ def begin(chapter: str, *, profile: Profile = "ci", seed: int = 0, device: str =
     if profile == "ci":
         torch.set_num_threads(1)
     plt.style.use(str(resources.files("netatlas.lab").joinpath("netatlas.mplstyle")))
+    _hide_artists()
+
+
+def _holds_artists(value: Any) -> bool:
+    from matplotlib.artist import Artist
+    from matplotlib.container import Container
+
+    if isinstance(value, list | tuple) and value and not isinstance(value, Container):
+        return all(_holds_artists(v) for v in value)
+    return isinstance(value, Artist | Container)
+
+
+def _stop_automatic_figures(shell: Any) -> None:
+    """Keep the kernel from showing every open figure after a cell: ``lab.figure`` shows each once, with its caption."""
+    import matplotlib.pyplot as plt
+
+    plt.switch_backend("agg")
+    with contextlib.suppress(ImportError, ValueError):
+        from matplotlib_inline.backend_inline import flush_figures
+
+        shell.events.unregister("post_execute", flush_figures)
+
+
+def _hide_artists() -> None:
+    """Keep a cell that ends in a plotting call from showing what the call returns."""
+    from IPython.core.getipython import get_ipython
+
+    shell = get_ipython()
+    if shell is None:
+        return
+    _stop_automatic_figures(shell)
+    if getattr(shell.display_trap.hook, "hides_artists", False):
+        return
+    show = shell.display_trap.hook
+
+    def show_all_but_artists(value: Any = None) -> None:
+        if not _holds_artists(value):
+            show(value)
+
+    show_all_but_artists.hides_artists = True  # type: ignore[attr-defined]
+    shell.display_trap.hook = show_all_but_artists
 
 
 def current() -> Experiment:

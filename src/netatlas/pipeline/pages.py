@@ -297,7 +297,14 @@ def kernel_pages(root: Path, chapters: list[str], titles: dict[str, str], folder
             "",
         ]
         for module, names in modules.items():
-            lines += [f"## {module}", "", "```{eval-rst}", f".. automodule:: {module}", "   :no-members:", ""]
+            lines += [
+                f"## {module.rsplit('.', 1)[-1]}",
+                "",
+                "```{eval-rst}",
+                f".. automodule:: {module}",
+                "   :no-members:",
+                "",
+            ]
             lines += [f".. currentmodule:: {module}", "", ".. autosummary::", "   :nosignatures:", ""]
             lines += [f"   {name}" for name in names] + [""]
             for name in names:
@@ -334,13 +341,19 @@ def kernel_pages(root: Path, chapters: list[str], titles: dict[str, str], folder
     return pages
 
 
+# Cells that only show what was computed: readers of the page want the result first, and the code at a click.
+SHOWS = re.compile(r"lab\.(claim|figure|portrait|table|papers_table)\(")
+
+
 def prepare_chapter(path: Path, chapter: str) -> Any:
-    """An executed notebook as a page: downloads on top, papermill's injected cell out of sight."""
+    """An executed notebook as a page: downloads on top, papermill's cell out of sight, presenting code folded."""
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
         tags = cell.metadata.setdefault("tags", [])
         if "injected-parameters" in tags:
             tags.append("remove-cell")
+        if cell.cell_type == "code" and SHOWS.search(cell.source):
+            tags.append("hide-input")
         for output in cell.get("outputs", []):
             output.get("data", {}).pop(MIME, None)
     made = notebook.metadata["netatlas"]
