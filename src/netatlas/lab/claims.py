@@ -50,14 +50,16 @@ def _rows(measured: Measured, role: str) -> list[dict[str, Any]]:
     rows = []
     for name, value in measured.items():
         changing = isinstance(value, Volatile)
-        values = as_array(value.value if changing else value, name)
+        given = as_array(value.value if changing else value, name)
+        # The last bits of a sum depend on where arrays lie in memory; six digits are equal in every execution.
+        values = [float(f"{v:.6g}") for v in given]
         interval = mean_interval(values)
         rows.append(
             {
                 "name": name,
                 "role": role,
                 "volatile": changing,
-                "values": [float(v) for v in values],
+                "values": values,
                 "mean": interval.mean,
                 "half_width": interval.half_width,
                 "n": interval.n,

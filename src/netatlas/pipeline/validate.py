@@ -28,7 +28,7 @@ def file_digest(path: Path) -> str:
 
 def _command(notebook: Path, rules: Path, settings: Path) -> list[str]:
     options = ["--nbval", "--nbval-sanitize-with", str(rules), "--nbval-kernel-name", KERNEL]
-    options += ["--nbval-cell-timeout", "900", "-v", "--tb=short", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    options += ["--nbval-cell-timeout", "900", "-vv", "--tb=short", "-p", "no:cacheprovider", "-p", "no:xdist"]
     return [
         sys.executable,
         "-m",

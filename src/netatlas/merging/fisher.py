@@ -1,0 +1,336 @@
+"""Fisher-weighted averaging: each parameter counts by how sure its network is of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+
+from .average import average_weights, check_coefficients
+from .states import State, check_finite, check_states
+
+LABELS = ("exact", "sampled", "empirical")
+
+_SLOPES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "relu": (torch.relu, lambda z: (z > 0).to(z.dtype)),
+    "tanh": (torch.tanh, lambda z: 1 - torch.tanh(z) ** 2),
+    "gelu": (
+        nn.functional.gelu,
+        lambda z: 0.5 * (1 + torch.erf(z / 2**0.5)) + z * torch.exp(-(z**2) / 2) / (2 * torch.pi) ** 0.5,
+    ),
+}
+
+
+def _targets(
+    logits: Tensor, labels: str, truth: Tensor | None, samples: int, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor]:
+    """Labels [N, K] and their weights [N, K] that make the Fisher a weighted sum of squared gradients."""
+    if labels == "exact":
+        classes = torch.arange(logits.shape[-1], device=logits.device).expand(logits.shape)
+        return classes, logits.softmax(-1)
+    if labels == "sampled":
+        drawn = torch.multinomial(logits.softmax(-1), samples, replacement=True, generator=generator)
+        return drawn, torch.full(drawn.shape, 1.0 / samples, dtype=logits.dtype, device=logits.device)
+    return truth[:, None], torch.ones_like(truth, dtype=logits.dtype)[:, None]
+
+
+def _check_request(inputs: Tensor, labels: str, truth: Tensor | None, samples: int) -> None:
+    if len(inputs) == 0:
+        raise ValueError("expected at least one example, got none")
+    check_finite(inputs, "inputs")
+    if labels not in LABELS:
+        raise ValueError(f"expected labels to be one of {LABELS}, got {labels!r}")
+    if (labels == "empirical") != (truth is not None):
+        raise ValueError("expected the data's labels (truth) with labels='empirical', and only then")
+    if truth is not None and truth.shape != (len(inputs),):
+        raise ValueError(f"expected truth of shape ({len(inputs)},), got {tuple(truth.shape)}")
+    if samples < 1:
+        raise ValueError(f"expected at least one sampled label, got {samples}")
+
+
+def diagonal_fisher(
+    model: nn.Module,
+    inputs: Float[Tensor, "examples *features"],
+    *,
+    labels: str = "exact",
+    truth: Int[Tensor, " examples"] | None = None,
+    samples: int = 1,
+    params: State | None = None,
+    chunk: int = 64,
+    generator: torch.Generator | None = None,
+) -> dict[str, Tensor]:
+    r"""Diagonal of the Fisher information of any classifier, from per-example gradients.
+
+    .. math::
+
+        F = \frac1N\sum_{n=1}^N \mathbb E_{y\sim p_\theta(\cdot\mid x_n)}
+            \bigl(\nabla_\theta \log p_\theta(y\mid x_n)\bigr)^{2}
+
+    Args:
+        model: returns logits ``[N, C]``; evaluated in eval mode (no dropout, fixed normalisation statistics).
+        inputs: N examples.
+        labels: ``"exact"`` sums over the C classes, ``"sampled"`` draws ``samples`` labels from the model,
+            ``"empirical"`` uses the data's labels ``truth`` (another matrix, kept for comparison).
+        truth: class indices, for ``"empirical"`` only.
+        samples: labels drawn an example, for ``"sampled"`` only.
+        params: parameters to use instead of the model's own.
+        chunk: examples whose gradients are held at once.
+        generator: for ``"sampled"``.
+
+    Returns:
+        Dictionary from parameter name to its Fisher diagonal, in the parameter's shape.
+
+    Raises:
+        ValueError: no examples, non-finite inputs, an unknown kind of labels, labels missing or superfluous.
+
+    Source:
+        matena2021fisher, eq. (3) and section 3.1.
+    """
+    _check_request(inputs, labels, truth, samples)
+    if chunk < 1:
+        raise ValueError(f"expected a positive chunk, got {chunk}")
+    state = {name: value.detach() for name, value in (params or dict(model.named_parameters())).items()}
+    buffers = dict(model.named_buffers())
+    training = model.training
+    model.eval()
+
+    def log_likelihood(weights: State, x: Tensor, y: Tensor) -> Tensor:
+        logits = functional_call(model, (weights, buffers), (x[None],))
+        return logits.log_softmax(-1)[0].gather(0, y[None])[0]
+
+    per_label = vmap(grad(log_likelihood), in_dims=(None, None, 0))
+    per_example = vmap(per_label, in_dims=(None, 0, 0))
+    total = {name: torch.zeros_like(value) for name, value in state.items()}
+    try:
+        for start in range(0, len(inputs), chunk):
+            x = inputs[start : start + chunk]
+            with torch.no_grad():
+                logits = functional_call(model, (state, buffers), (x,))
+            part = None if truth is None else truth[start : start + chunk]
+            target, weight = _targets(logits, labels, part, samples, generator)
+            for name, value in per_example(state, x, target).items():
+                total[name] += torch.einsum("nk,nk...->...", weight, value**2)
+    finally:
+        model.train(training)
+    return {name: value / len(inputs) for name, value in total.items()}
+
+
+def mlp_diagonal_fisher(
+    state: State,
+    inputs: Float[Tensor, "examples *features"],
+    *,
+    labels: str = "exact",
+    truth: Int[Tensor, " examples"] | None = None,
+    samples: int = 1,
+    activation: str = "relu",
+    generator: torch.Generator | None = None,
+) -> dict[str, Tensor]:
+    r"""Diagonal Fisher information of a fully connected classifier, two matrix products a layer.
+
+    The gradient of a dense layer is an outer product, so its square factorises, and the sum over examples and labels
+    is a product of matrices:
+
+    .. math::
+
+        F_{W_\ell} = \frac1N\sum_n \Bigl(\sum_y p_\theta(y\mid x_n)\,\delta_{\ell,n,y}^2\Bigr)
+        \bigl(a_{\ell-1,n}^2\bigr)^{\top},
+        \qquad \delta_{\ell,n,y} = \partial\log p_\theta(y\mid x_n)/\partial z_{\ell,n}
+
+    Args:
+        state: ``*.weight`` of shape ``[out, in]`` in the network's order, with or without ``*.bias``.
+        inputs: N examples, flattened here.
+        labels, truth, samples, generator: as in :func:`diagonal_fisher`, which this equals.
+        activation: ``"relu"``, ``"tanh"`` or ``"gelu"``, between layers.
+
+    Returns:
+        Dictionary from parameter name to its Fisher diagonal.
+
+    Raises:
+        ValueError: as :func:`diagonal_fisher`; an unknown activation; weights that are not matrices.
+
+    Source:
+        matena2021fisher, eq. (3).
+    """
+    check_states([state])
+    _check_request(inputs, labels, truth, samples)
+    if activation not in _SLOPES:
+        raise ValueError(f"expected an activation among {sorted(_SLOPES)}, got {activation!r}")
+    weights = [name for name in state if name.endswith("weight")]
+    if any(state[name].ndim != 2 for name in weights) or not weights:
+        raise ValueError("expected fully connected layers with weights [out, in]")
+    apply, slope = _SLOPES[activation]
+    hidden = inputs.flatten(1).to(state[weights[0]])
+    inputs_of, sums_of = [], []
+    for number, name in enumerate(weights):
+        inputs_of.append(hidden)
+        bias = state.get(name.removesuffix("weight") + "bias")
+        sums_of.append(nn.functional.linear(hidden, state[name], bias))
+        hidden = apply(sums_of[-1]) if number + 1 < len(weights) else sums_of[-1]
+    target, weight = _targets(hidden, labels, truth, samples, generator)
+    delta = nn.functional.one_hot(target, hidden.shape[-1]).to(hidden) - hidden.softmax(-1)[:, None]
+    fisher: dict[str, Tensor] = {}
+    for number in reversed(range(len(weights))):
+        name = weights[number]
+        squares = torch.einsum("nk,nko->no", weight, delta**2) / len(inputs)
+        fisher[name] = squares.T @ inputs_of[number] ** 2
+        bias_name = name.removesuffix("weight") + "bias"
+        if bias_name in state:
+            fisher[bias_name] = squares.sum(0)
+        if number:
+            delta = (delta @ state[name]) * slope(sums_of[number - 1])[:, None]
+    return {name: fisher[name] for name in state}
+
+
+def fisher_merge(
+    states: Sequence[State],
+    fishers: Sequence[State],
+    coefficients: Sequence[float] | Tensor | None = None,
+    *,
+    normalize: bool = True,
+    floor: float = 1e-6,
+    floor_target_only: bool = False,
+    member_axis: bool = False,
+) -> dict[str, Tensor]:
+    r"""Average of networks weighted by their Fisher information, the mode of a product of Gaussian posteriors.
+
+    .. math::
+
+        \theta_j = \frac{\sum_i \lambda_i\, \bar F_{ij}\,\theta_{ij}}{\sum_i \lambda_i\,\bar F_{ij}},
+        \qquad \bar F_i = \max(F_i, \text{floor}) / \lVert F_i\rVert_2
+
+    Args:
+        states: K networks with equal names and shapes, sharing an initialisation.
+        fishers: their Fisher diagonals, non-negative. Parameters that a Fisher does not name (a task's head) are not
+            merged: the first network's are kept.
+        coefficients: :math:`\lambda`, K non-negative numbers, scaled to sum one; default equal.
+        normalize: divide each network's Fisher by its norm over all parameters, so that :math:`\lambda` compares.
+        floor: smallest value an entry of a raw Fisher may have.
+        floor_target_only: floor the first network's Fisher only, so that where nothing is known its value is kept.
+        member_axis: tensors lead with a member axis; each member is merged by itself.
+
+    Returns:
+        The merged state. Where all weights :math:`\lambda_i\bar F_{ij}` vanish the average
+        :math:`\sum_i\lambda_i\theta_{ij}` is taken.
+
+    Raises:
+        ValueError: states or Fishers that do not correspond, negative or vanishing Fishers, invalid coefficients.
+
+    Source:
+        matena2021fisher, eq. (4); flooring and normalisation as in the authors' program.
+    """
+    check_states(states)
+    check_states(fishers)
+    if len(states) != len(fishers):
+        raise ValueError(f"expected one Fisher a network, got {len(fishers)} for {len(states)}")
+    if not floor >= 0:
+        raise ValueError(f"expected a non-negative floor, got {floor}")
+    for name, value in fishers[0].items():
+        if name not in states[0] or states[0][name].shape != value.shape:
+            raise ValueError(f"expected the Fisher of {name!r} in the parameter's shape, got {tuple(value.shape)}")
+    shares = check_coefficients(coefficients, len(states))
+    weights = []
+    for number, (share, fisher) in enumerate(zip(shares, fishers)):
+        if any(not value.is_meta and bool((value < 0).any()) for value in fisher.values()):
+            raise ValueError(f"expected a non-negative Fisher, network {number} has negative entries")
+        smallest = 0.0 if floor_target_only and number else floor
+        scale = _inverse_norm(fisher, member_axis, number) if normalize else None
+        weights.append({name: share * _scaled(value.clamp_min(smallest), scale) for name, value in fisher.items()})
+    merged = dict(states[0])
+    for name in fishers[0]:
+        total = sum(weight[name] for weight in weights)
+        mean = sum(weight[name] * state[name] for weight, state in zip(weights, states))
+        plain = sum(share * state[name] for share, state in zip(shares, states))
+        known = total > 0
+        merged[name] = torch.where(known, mean / torch.where(known, total, torch.ones_like(total)), plain)
+    return merged
+
+
+def _inverse_norm(fisher: State, member_axis: bool, number: int) -> Tensor:
+    start = 1 if member_axis else 0
+    norm = torch.stack([(value**2).flatten(start).sum(-1) for value in fisher.values()]).sum(0).sqrt()
+    if not norm.is_meta and bool((norm == 0).any()):
+        raise ValueError(f"the Fisher of network {number} vanishes: it cannot be normalised")
+    return 1 / norm
+
+
+def _scaled(value: Tensor, scale: Tensor | None) -> Tensor:
+    return value if scale is None else value * scale.reshape(scale.shape + (1,) * (value.ndim - scale.ndim))
+
+
+def isotropic_merge(states: Sequence[State], coefficients: Sequence[float] | Tensor | None = None) -> dict[str, Tensor]:
+    r"""Merge under equal, isotropic posteriors: :func:`fisher_merge` with all Fishers one, the plain average.
+
+    Args:
+        states: K networks with equal names and shapes.
+        coefficients: K non-negative numbers, scaled to sum one; default equal.
+
+    Returns:
+        The merged state.
+
+    Raises:
+        ValueError: states that do not correspond, or invalid coefficients.
+
+    Source:
+        matena2021fisher, eq. (1).
+    """
+    return average_weights(states, coefficients)
+
+
+def merge_coefficient_grid(
+    models: int, points: int, *, kind: str = "pairwise", ends: bool = True, seed: int = 0
+) -> Float[Tensor, "points models"]:
+    """Merging coefficients to choose from on validation data.
+
+    Args:
+        models: number of networks.
+        points: number of settings.
+        kind: ``"pairwise"``, evenly spaced for two networks, or ``"dirichlet"``, uniform on the simplex.
+        ends: include the settings that keep one parent (``"pairwise"`` only).
+        seed: for ``"dirichlet"``.
+
+    Returns:
+        One setting a row, each of sum one.
+
+    Raises:
+        ValueError: fewer than two networks, no points, an unknown kind, or a pairwise grid for more than two.
+
+    Source:
+        matena2021fisher, section 3.2.
+    """
+    if models < 2 or points < 1:
+        raise ValueError(f"expected at least two networks and one point, got {models} and {points}")
+    if kind == "pairwise":
+        if models != 2:
+            raise ValueError(f"expected two networks for a pairwise grid, got {models}: use kind='dirichlet'")
+        grid = torch.linspace(0, 1, points if ends else points + 2, dtype=torch.float64)
+        first = grid if ends else grid[1:-1]
+        return torch.stack([first, 1 - first], 1)
+    if kind == "dirichlet":
+        generator = torch.Generator().manual_seed(seed)
+        draws = -torch.log1p(-torch.rand(points, models, generator=generator, dtype=torch.float64))
+        return draws / draws.sum(1, keepdim=True)
+    raise ValueError(f"expected kind 'pairwise' or 'dirichlet', got {kind!r}")
+
+
+def shuffled_entries(fisher: State, *, seed: int, member_axis: bool = False) -> dict[str, Tensor]:
+    """Shuffle a Fisher's entries inside each tensor: the same histogram, none of the information (a control).
+
+    Args:
+        fisher: non-negative tensors.
+        seed: seed of the generator.
+        member_axis: tensors lead with a member axis; each member is shuffled by itself.
+
+    Returns:
+        Tensors of the same shapes.
+    """
+    check_states([fisher])
+    generator = torch.Generator().manual_seed(seed)
+    shuffled = {}
+    for name, value in fisher.items():
+        flat = value.flatten(1) if member_axis else value.reshape(1, -1)
+        order = torch.rand(flat.shape, generator=generator).argsort(1).to(value.device)
+        shuffled[name] = flat.gather(1, order).reshape(value.shape)
+    return shuffled
