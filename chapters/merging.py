@@ -79,8 +79,12 @@ lab.table(
 # do with each other. So first find, layer by layer, which neuron of A plays the role of which neuron of B. With the
 # columns of layer $\ell$ already expressed in B's neurons, the roles come from an optimal transport problem:
 #
-# $$\hat W_\ell = W^A_\ell T_{\ell-1},\qquad P = \arg\min_{P\mathbf 1=\mu,\,P^\top\mathbf 1=\nu} \langle P, C\rangle,\qquad
-# T_\ell = P\,\mathrm{diag}(\nu)^{-1},\qquad W_\ell = (1-s)\,T_\ell^\top\hat W_\ell + s\,W^B_\ell .$$
+# $$\begin{aligned}
+# \hat W_\ell &= W^A_\ell T_{\ell-1},\qquad
+# P = \arg\min_{P\mathbf 1=\mu,\;P^\top\mathbf 1=\nu} \langle P, C\rangle,\\
+# T_\ell &= P\,\mathrm{diag}(\nu)^{-1},\qquad
+# W_\ell = (1-s)\,T_\ell^\top\hat W_\ell + s\,W^B_\ell .
+# \end{aligned}$$
 #
 # The cost $C_{ij}$ is the distance between neurons $i$ and $j$, either of their incoming weights or of their pre-activations
 # on a few hundred unlabelled inputs. At equal widths the plan is a permutation, so this is what later papers call weight matching and
@@ -404,8 +408,11 @@ lab.claim(
 # width, run the first blocks of a small one, map its features by a linear layer $S$ into the stream of the next larger
 # one, and finish there:
 #
-# $$f = \mathrm{head}_b\circ\phi_{b,L-1}\circ\dots\circ\phi_{b,q}\circ S\circ\phi_{a,j}\circ\dots\circ\phi_{a,0}\circ
-# \mathrm{embed}_a,\qquad S = \arg\min_{W,b}\lVert [X_a\ \mathbf 1][W\ b]^\top - X_b\rVert_F^2 .$$
+# $$\begin{aligned}
+# f &= \mathrm{head}_b\circ\phi_{b,L-1}\circ\dots\circ\phi_{b,q}\circ S\circ\phi_{a,j}\circ\dots\circ\phi_{a,0}\circ
+# \mathrm{embed}_a,\\
+# S &= \arg\min_{W,b}\lVert [X_a\ \mathbf 1][W\ b]^\top - X_b\rVert_F^2 .
+# \end{aligned}$$
 #
 # $X_a$ is what block $j$ of the small anchor puts out, $X_b$ what block $q$ of the large one expects. A window that
 # slides over the blocks says which $(j, q)$ are allowed; pairs that are new in a window share one layer, which gets the

@@ -6,13 +6,12 @@ import html
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import numpy as np
 from IPython.display import display
 
 from netatlas import registry
 from netatlas.core.checks import require
 from netatlas.core.stats import as_array, mean_interval
-from netatlas.lab.conditions import Condition, format_number
+from netatlas.lab.conditions import Condition, format_interval
 from netatlas.lab.experiment import current
 from netatlas.lab.timings import Volatile, mark
 
@@ -69,14 +68,7 @@ def _rows(measured: Measured, role: str) -> list[dict[str, Any]]:
 
 
 def _shown(row: dict[str, Any]) -> str:
-    mean, half = row["mean"], row["half_width"]
-    if row["n"] == 1:
-        text = format_number(mean)
-    elif half > 0:
-        digits = int(np.clip(1 - np.floor(np.log10(half)), 0, 8))
-        text = f"{mean:.{digits}f} ± {half:.{digits}f}"
-    else:
-        text = f"{format_number(mean)} ± 0"
+    text = format_interval(row["mean"], row["half_width"], row["n"])
     return mark(text) if row["volatile"] else text
 
 

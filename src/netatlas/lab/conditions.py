@@ -19,6 +19,16 @@ def format_number(value: float) -> str:
     return f"{value:.4g}" if 1e-3 <= abs(value) < 1e5 else f"{value:.2e}"
 
 
+def format_interval(mean: float, half_width: float, n: int) -> str:
+    """A mean with its interval, to the two leading digits of the half-width: ``0.912 ± 0.0029``."""
+    if n == 1:
+        return format_number(mean)
+    if half_width <= 0:
+        return f"{format_number(mean)} ± 0"
+    digits = min(max(1 - math.floor(math.log10(half_width)), 0), 8)
+    return f"{mean:.{digits}f} ± {half_width:.{digits}f}"
+
+
 def rounding(error: SupportsFloat, floor: float) -> float:
     """An error for a check of exactness: errors up to ``floor`` are all shown as ``floor``.
 

@@ -15,7 +15,7 @@ import yaml
 
 from netatlas import registry
 from netatlas.lab.claims import DATA_WORDS, MIME, VERDICT_CLASS
-from netatlas.lab.conditions import format_number
+from netatlas.lab.conditions import format_interval, format_number
 from netatlas.pipeline.usage import usage
 
 Entry = dict[str, Any]
@@ -100,26 +100,31 @@ def landing_cards(notebooks: dict[str, Any], claims: list[Entry]) -> str:
     return raw(f'<div class="na-cards">{"".join(cards)}</div>')
 
 
+def _folded(items: list[str], shown: int, words: str) -> str:
+    """A list whose first items are in sight and whose others open at a click."""
+    rest = f"<details><summary>{len(items) - shown} more {words}</summary><ul>{''.join(items[shown:])}</ul></details>"
+    return f"<ul>{''.join(items[:shown])}</ul>" + (rest if len(items) > shown else "")
+
+
 def _measured_cell(entry: Entry) -> str:
-    parts = []
+    items = []
     for row in entry["measured"]:
-        half = f" ± {format_number(row['half_width'])}" if row["n"] > 1 else ""
+        value = format_interval(row["mean"], row["half_width"], row["n"])
         role = ' <em class="control">control</em>' if row["role"] == "control" else ""
-        value = f"{format_number(row['mean'])}{half}"
-        parts.append(f"<li>{escape(row['name'])}{role}: <strong>{value}</strong></li>")
-    return f"<ul>{''.join(parts)}</ul>"
+        items.append(f"<li>{escape(row['name'])}{role}: <strong>{value}</strong></li>")
+    return _folded(items, min(3, len(items)), f"figures, n ≤ {entry['n']}")
 
 
 def _condition_cell(entry: Entry) -> str:
-    parts = []
+    items = []
     for condition in entry["conditions"]:
         mark, word = ("✓", "holds") if condition["holds"] else ("✗", "fails")
         figures = f" ({escape(condition['figures'])})" if condition["figures"] else ""
-        parts.append(
+        items.append(
             f'<li class="{word}"><span aria-hidden="true">{mark}</span><span class="sr-only">{word}: </span> '
             f"{escape(condition['name'])}{figures}</li>"
         )
-    return f"<ul>{''.join(parts)}</ul>"
+    return _folded(items, 1, "conditions")
 
 
 def ledger_table(claims: list[Entry]) -> str:
@@ -137,9 +142,7 @@ def ledger_table(claims: list[Entry]) -> str:
             f'<td data-sort="{paper.year} {escape(paper.byline)}"><a href="{target}">{escape(paper.byline)}</a><br>'
             f"<code>{entry['key']}</code></td><td>{escape(entry['statement'])}</td>"
             f'<td><span class="badge {kind}">{escape(entry["verdict"])}</span></td>'
-            f"<td><details><summary>{len(entry['measured'])} figures, n = {entry['n']}</summary>{_measured_cell(entry)}"
-            f"</details></td><td><details><summary>{sum(c['holds'] for c in entry['conditions'])} of "
-            f"{len(entry['conditions'])} hold</summary>{_condition_cell(entry)}</details></td>"
+            f"<td>{_measured_cell(entry)}</td><td>{_condition_cell(entry)}</td>"
             f'<td>{DATA_WORDS[entry["data"]]}</td><td data-sort="{seconds}">{where}<br>{seconds} s<br>'
             f"<code>{escape(entry['commit'] or 'no commit')}</code></td></tr>"
         )
