@@ -54,6 +54,11 @@ HONEST = {
     "in a loop": claim(
         "lab.exceeds(min(gaps), bound)", "gaps = []\nfor arm in (fused, plain):\n    gaps += [arm.mean() - bound]"
     ),
+    "by appending": claim(
+        'lab.exceeds(paired(rows["a"], rows["b"]).mean, 0)',
+        "rows = []\nfor s in range(3):\n    rows.append(fuse(s))\nimport pandas as pd\nrows = pd.DataFrame(rows)",
+        measured="{k: rows[k] for k in rows}",
+    ),
     "through a dict": claim("conditions", 'conditions = {"a": lab.exceeds(fused.mean(), plain.mean())}'),
     "by statistics": claim("lab.exceeds(torch.as_tensor(fused).mean(), 2 * np.std(plain))"),
 }

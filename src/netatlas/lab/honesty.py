@@ -27,51 +27,67 @@ class Finding:
         return f"line {self.line}: claim {self.key!r}: {self.problem}"
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Definition:
+    """What a name is bound to, or what is put into the object that it stands for."""
+
     line: int
     value: ast.expr
+    changes: bool = False
+
+
+CHANGING = {"append", "extend", "add", "update", "insert"}
 
 
 def _targets(node: ast.AST) -> list[str]:
     return [n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
 
 
+def _base(node: ast.expr) -> list[str]:
+    while isinstance(node, ast.Subscript | ast.Attribute):
+        node = node.value
+    return [node.id] if isinstance(node, ast.Name) else []
+
+
+def _assigned(node: ast.Assign) -> list[tuple[list[str], ast.expr, bool]]:
+    found = []
+    for target in node.targets:
+        both = isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple)
+        if both and len(target.elts) == len(node.value.elts):  # type: ignore[attr-defined]
+            pairs = list(zip(target.elts, node.value.elts))  # type: ignore[attr-defined]
+        else:
+            pairs = [(target, node.value)]
+        for part, value in pairs:
+            plain = _targets(part)
+            found.append((plain, value, False) if plain else (_base(part), value, True))
+    return found
+
+
 def _definitions(tree: ast.Module) -> dict[str, list[_Definition]]:
-    """Everything each name is bound to or changed by, in order."""
+    """Everything each name is bound to or changed by, in order of lines."""
     found: dict[str, list[_Definition]] = {}
 
-    def bind(names: list[str], line: int, value: ast.expr) -> None:
+    def note(names: list[str], line: int, value: ast.expr, changes: bool = False) -> None:
         for name in names:
-            found.setdefault(name, []).append(_Definition(line, value))
+            found.setdefault(name, []).append(_Definition(line, value, changes))
 
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign):
-            for target in node.targets:
-                # An item or attribute that is set changes the object that the name stands for.
-                base = target
-                while isinstance(base, ast.Subscript | ast.Attribute):
-                    base = base.value
-                changed = [base.id] if isinstance(base, ast.Name) and base is not target else []
-                pairs = (
-                    zip(target.elts, node.value.elts)
-                    if isinstance(target, ast.Tuple)
-                    and isinstance(node.value, ast.Tuple)
-                    and len(target.elts) == len(node.value.elts)
-                    else [(target, node.value)]
-                )
-                for part, value in pairs:
-                    bind(_targets(part) or changed, node.lineno, value)
+            for names, value, changes in _assigned(node):
+                note(names, node.lineno, value, changes)
         elif isinstance(node, ast.AnnAssign | ast.NamedExpr) and node.value is not None:
-            bind(_targets(node.target), node.lineno, node.value)
+            note(_targets(node.target), node.lineno, node.value)
         elif isinstance(node, ast.AugAssign):
-            bind(_targets(node.target), node.lineno, ast.BinOp(ast.Name("", ast.Load()), node.op, node.value))
+            note(_targets(node.target) or _base(node.target), node.lineno, node.value, True)
         elif isinstance(node, ast.For):
-            bind(_targets(node.target), node.lineno, node.iter)
+            note(_targets(node.target), node.lineno, node.iter)
         elif isinstance(node, ast.With):
             for item in node.items:
                 if item.optional_vars is not None:
-                    bind(_targets(item.optional_vars), node.lineno, item.context_expr)
+                    note(_targets(item.optional_vars), node.lineno, item.context_expr)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in CHANGING:
+            for argument in [*node.args, *(k.value for k in node.keywords)]:
+                note(_base(node.func.value), node.lineno, argument, True)
     for definitions in found.values():
         definitions.sort(key=lambda d: d.line)
     return found
@@ -89,10 +105,11 @@ class _Flow:
             for alias in node.names
         }
 
-    def binding(self, name: str, line: int) -> ast.expr | None:
-        """The last thing a name was bound to before a line."""
+    def binding(self, name: str, line: int) -> list[_Definition]:
+        """The last thing a name was bound to before a line, and all that was put into it since."""
         earlier = [d for d in self.definitions.get(name, []) if d.line < line]
-        return earlier[-1].value if earlier else None
+        start = max((i for i, d in enumerate(earlier) if not d.changes), default=0)
+        return earlier[start:]
 
     def computes(self, node: ast.expr) -> bool:
         """Whether an expression calls something that could measure."""
@@ -104,19 +121,17 @@ class _Flow:
                 return True
         return False
 
-    def sources(self, node: ast.expr, line: int, seen: frozenset[str] = frozenset()) -> set[str]:
+    def sources(self, node: ast.expr, line: int, seen: frozenset[_Definition] = frozenset()) -> set[str]:
         """Names in an expression, and in what they were bound to, that hold something computed."""
         found: set[str] = set()
         local = {n for c in ast.walk(node) if isinstance(c, ast.comprehension) for n in _targets(c.target)}
-        for name in {n.id for n in ast.walk(node) if isinstance(n, ast.Name)} - seen - local - PASSING:
-            if name in self.imported and not self.definitions.get(name):
-                continue
-            value = self.binding(name, line)
-            if value is None:
-                continue
-            deeper = self.sources(value, line, seen | {name})
-            if self.computes(value) or deeper:
-                found |= {name} | deeper
+        for name in {n.id for n in ast.walk(node) if isinstance(n, ast.Name)} - local - PASSING:
+            for definition in self.binding(name, line):
+                if definition in seen:
+                    continue
+                deeper = self.sources(definition.value, definition.line, seen | {definition})
+                if self.computes(definition.value) or deeper:
+                    found |= {name} | deeper
         return found
 
 
@@ -155,9 +170,9 @@ def _short_circuits(node: ast.expr) -> bool:
 def _conditions(holds: ast.expr, flow: _Flow, line: int) -> list[tuple[str, ast.expr]]:
     """The conditions in ``holds=``, through a name that is bound to a dict."""
     if isinstance(holds, ast.Name):
-        bound = flow.binding(holds.id, line)
-        if isinstance(bound, ast.Dict):
-            return _conditions(bound, flow, line)
+        bound = [d.value for d in flow.binding(holds.id, line) if isinstance(d.value, ast.Dict)]
+        if bound:
+            return [c for value in bound for c in _conditions(value, flow, line)]
     if isinstance(holds, ast.Dict):
         named = []
         for key, value in zip(holds.keys, holds.values):
@@ -211,13 +226,16 @@ def _check_claim(call: ast.Call, flow: _Flow) -> list[Finding]:
     return findings
 
 
-def _direct(flow: _Flow, name: str, line: int) -> set[str]:
+def _direct(flow: _Flow, name: str, line: int, seen: frozenset[_Definition] = frozenset()) -> set[str]:
     """Computed names that a name was made from by arithmetic, items and attributes, without another computation."""
-    value = flow.binding(name, line)
-    if value is None or flow.computes(value):
-        return set()
-    near = {n.id for n in ast.walk(value) if isinstance(n, ast.Name)} & flow.sources(value, line)
-    return near | {d for other in near if other != name for d in _direct(flow, other, line)}
+    found: set[str] = set()
+    for definition in flow.binding(name, line):
+        if definition in seen or flow.computes(definition.value):
+            continue
+        names = {n.id for n in ast.walk(definition.value) if isinstance(n, ast.Name)}
+        near = names & flow.sources(definition.value, definition.line)
+        found |= near | {d for other in near for d in _direct(flow, other, definition.line, seen | {definition})}
+    return found
 
 
 def check(text: str) -> list[Finding]:
