@@ -12,7 +12,7 @@ from netatlas import data
 def test_images_have_the_form_of_the_real_ones(make, shape):
     images, labels = make(limit=300)
     assert images.shape == (300, *shape) and images.dtype == torch.float32
-    assert 0 <= images.min() and images.max() <= 1 and labels.unique().tolist() == list(range(10))
+    assert images.min() >= 0 and images.max() <= 1 and labels.unique().tolist() == list(range(10))
     again, _ = make(limit=300)
     assert torch.equal(images, again)
     test, _ = make(split="test", limit=50)
@@ -49,3 +49,9 @@ def test_a_stand_in_gets_the_options_and_the_kind_says_so(monkeypatch, tmp_path)
     monkeypatch.setattr(data.catalog, "_kinds", {})
     images, labels = data.load("mnist", split="test", limit=20, stand_in=data.digit_images)
     assert len(images) == len(labels) == 20 and data.kind("mnist") == "stand-in"
+
+
+def test_graphs_with_features_have_the_form_of_the_real_ones():
+    cited, pages = data.citation_graph(), data.page_graph()
+    assert cited.x.shape == (2700, 200) and cited.y.unique().tolist() == list(range(7))
+    assert pages.x.shape == (2000, 60) and pages.x.sum(1).min() >= 1 and (pages.y > 0).all()

@@ -79,8 +79,9 @@ def _per_member(value: PerMember, members: int | None, like: Tensor) -> Tensor:
     return tensor
 
 
-def _broadcast(value: Tensor, parameter: Tensor) -> Tensor:
-    return value.reshape(value.shape + (1,) * (parameter.ndim - 1)) if value.ndim else value
+def _spread(value: float | Tensor, parameters: list[Tensor]) -> Any:
+    """A number as it is, and one number a member in the shapes that multiply the members' parameters."""
+    return value if isinstance(value, float) else [value.reshape((-1,) + (1,) * (p.ndim - 1)) for p in parameters]
 
 
 class _Update:
@@ -98,33 +99,54 @@ class _Update:
         weight_decay: Tensor,
     ) -> None:
         require(optimizer in ("sgd", "adam", "adamw"), "an optimizer out of sgd, adam, adamw", repr(optimizer))
-        self.kind, self.lr, self.momentum, self.nesterov = optimizer, lr, momentum, nesterov
-        self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
+        self.kind, self.momentum, self.nesterov = optimizer, momentum, nesterov
+        self.betas, self.eps = betas, eps
+        # One number for all stays a Python number: the loops over tensors then run in compiled code.
+        self.rate = lr if lr.ndim else float(lr)
+        self.decay = weight_decay if weight_decay.ndim else float(weight_decay)
         self.decays = bool((weight_decay != 0).any())
         self.count = 0
         moments = {"sgd": 1 if momentum else 0, "adam": 2, "adamw": 2}[optimizer]
-        self.state = [{k: torch.zeros_like(p) for k, p in params.items()} for _ in range(moments)]
+        self.state = [[torch.zeros_like(p) for p in params.values()] for _ in range(moments)]
 
     @torch.no_grad()
     def step(self, params: Params, grads: Params, factor: float) -> None:
         self.count += 1
-        for name, p in params.items():
-            g, lr, decay = grads[name], _broadcast(self.lr * factor, p), _broadcast(self.weight_decay, p)
-            if self.decays and self.kind == "adamw":
-                p.mul_(1 - lr * decay)
-            elif self.decays:
-                g = g + decay * p
-            if self.kind == "sgd":
-                if self.momentum:
-                    velocity = self.state[0][name].mul_(self.momentum).add_(g)
-                    g = g + self.momentum * velocity if self.nesterov else velocity
-                p.sub_(lr * g)
-                continue
-            b1, b2 = self.betas
-            first = self.state[0][name].mul_(b1).add_(g, alpha=1 - b1)
-            second = self.state[1][name].mul_(b2).addcmul_(g, g, value=1 - b2)
-            scale = second.sqrt().div_(math.sqrt(1 - b2**self.count)).add_(self.eps)
-            p.sub_(lr / (1 - b1**self.count) * first / scale)
+        p, g = list(params.values()), [grads[name] for name in params]
+        rate, decay = self.rate * factor, self.decay
+        if self.decays and self.kind == "adamw":
+            torch._foreach_mul_(p, _spread(1 - rate * decay, p))
+        elif self.decays and isinstance(decay, float):
+            g = torch._foreach_add(g, p, alpha=decay)
+        elif self.decays:
+            g = torch._foreach_add(g, torch._foreach_mul(p, _spread(decay, p)))
+        if self.kind == "sgd":
+            if self.momentum:
+                velocity = self.state[0]
+                torch._foreach_mul_(velocity, self.momentum)
+                torch._foreach_add_(velocity, g)
+                g = torch._foreach_add(g, velocity, alpha=self.momentum) if self.nesterov else velocity
+            if isinstance(rate, float):
+                torch._foreach_add_(p, g, alpha=-rate)
+            else:
+                torch._foreach_sub_(p, torch._foreach_mul(g, _spread(rate, p)))
+            return
+        b1, b2 = self.betas
+        first, second = self.state
+        torch._foreach_mul_(first, b1)
+        torch._foreach_add_(first, g, alpha=1 - b1)
+        torch._foreach_mul_(second, b2)
+        torch._foreach_addcmul_(second, g, g, value=1 - b2)
+        scale = torch._foreach_sqrt(second)
+        torch._foreach_div_(scale, math.sqrt(1 - b2**self.count))
+        torch._foreach_add_(scale, self.eps)
+        rate = rate / (1 - b1**self.count)
+        if isinstance(rate, float):
+            torch._foreach_addcdiv_(p, first, scale, value=-rate)
+        else:
+            move = torch._foreach_mul(first, _spread(rate, p))
+            torch._foreach_div_(move, scale)
+            torch._foreach_sub_(p, move)
 
 
 def minimize(

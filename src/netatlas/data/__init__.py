@@ -19,7 +19,14 @@ from netatlas.data.generators import (
     spirals,
     stochastic_block_model,
 )
-from netatlas.data.stand_ins import colour_images, digit_images, labelled_graph, strongly_regular_graphs
+from netatlas.data.stand_ins import (
+    citation_graph,
+    colour_images,
+    digit_images,
+    labelled_graph,
+    page_graph,
+    strongly_regular_graphs,
+)
 from netatlas.data.store import ChecksumError, DatasetUnavailable
 
 __all__ = [
@@ -29,6 +36,7 @@ __all__ = [
     "GaussianMixture",
     "SparseRegression",
     "available",
+    "citation_graph",
     "colour_images",
     "contextual_sbm",
     "degree_corrected_sbm",
@@ -40,6 +48,7 @@ __all__ = [
     "labelled_graph",
     "load",
     "names",
+    "page_graph",
     "rings_of_houses",
     "sparse_regression",
     "spirals",

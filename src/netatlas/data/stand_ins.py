@@ -104,6 +104,34 @@ def labelled_graph() -> Data:
     return graph
 
 
+def citation_graph() -> Data:
+    """Stand-in for Cora: a contextual block model of 2700 nodes in seven classes with 200 features."""
+    from netatlas.data.generators import contextual_sbm
+
+    return contextual_sbm([400, 400, 400, 400, 400, 400, 300], 4, 0.04, 200, 1.0, 0)
+
+
+def page_graph() -> Data:
+    """Stand-in for the chameleon pages of Wikipedia: 2000 pages, 60 words, traffic that grows with a page's neighbours.
+
+    ``x`` ``[2000, 60]`` float32 0/1, each page with words of its block; ``y`` ``[2000]`` float32 visits a month.
+    """
+    import torch
+
+    from netatlas.data.generators import degree_corrected_sbm
+
+    graph = degree_corrected_sbm([200] * 10, 30, 0.2, 2.5, 1)
+    rng = np.random.default_rng(1)
+    block = graph.y.numpy()
+    chance = np.full((2000, 60), 0.03)
+    chance[np.arange(2000)[:, None], block[:, None] * 6 + np.arange(6)] = 0.4
+    words = (rng.random(chance.shape) < chance).astype(np.float32)
+    words[np.arange(2000), block * 6] = 1
+    graph.x = torch.from_numpy(words)
+    graph.y = torch.from_numpy(np.exp(0.4 * block + rng.normal(0, 0.5, 2000)).astype(np.float32))
+    return graph
+
+
 def strongly_regular_graphs(*, family: str | None = None) -> list[Data] | dict[str, list[Data]]:
     """Stand-in for the strongly regular families: the Latin square graph of order 5, srg(25, 12, 5, 6).
 

@@ -11,7 +11,11 @@ import networkx as nx
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from sklearn.linear_model import RidgeCV
 from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import ShuffleSplit
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from netatlas.core.graph import as_csr
 from netatlas.core.stats import mean_interval
@@ -382,7 +386,7 @@ def pmi_agreement(
 
     Returns:
         One row a scale: correlation of the counted PMI, of the counted PMI at the next scale with this closed form,
-        of the learned inner products.
+        of the learned inner products with a rate that decays to zero, and with the usual final rate.
 
     Source: ``rozemberczki2019musae``, the factorisation theorems.
     """
@@ -402,26 +406,17 @@ def pmi_agreement(
     counts = {r: node_feature_counts(walks, features, r) for r in (*scales, max(scales) + 1)}
     for r in scales:
         form = node_feature_pmi(graph, features, (r,))
-        fit = skip_gram_features(
-            few,
-            features,
-            scales=(r,),
-            dimension=dimension,
-            epochs=epochs,
-            ns_exponent=1.0,
-            min_learning_rate=1e-4,
-            seed=seed,
-        )
-        product = fit.input.astype(float) @ fit.output.astype(float).T
-        rows.append(
-            (
-                r,
-                agree(empirical_pmi(counts[r]), form, counts[r].sum()),
-                agree(empirical_pmi(counts[r + 1]), form, counts[r + 1].sum()),
-                agree(product, form, fit.pairs / epochs),
+        learned = []
+        # The theorem speaks of the optimum, which the usual final rate does not reach; both are shown.
+        for last_rate in ({"min_learning_rate": 1e-4}, {}):
+            fit = skip_gram_features(
+                few, features, scales=(r,), dimension=dimension, epochs=epochs, ns_exponent=1.0, seed=seed, **last_rate
             )
-        )
-    columns = ["distance", "counted PMI", "counted at distance + 1", "skip-gram"]
+            product = fit.input.astype(float) @ fit.output.astype(float).T
+            learned.append(agree(product, form, fit.pairs / epochs))
+        counted = [agree(empirical_pmi(counts[k]), form, counts[k].sum()) for k in (r, r + 1)]
+        rows.append((r, *counted, *learned))
+    columns = ["distance", "counted PMI", "counted at distance + 1", "skip-gram", "skip-gram, usual final rate"]
     return pd.DataFrame(rows, columns=columns).set_index("distance")
 
 
@@ -466,6 +461,62 @@ def scales_apart(
         ).mean()
         for name, x in embeddings.items()
     }
+
+
+def real_attributed(
+    graph,
+    features,
+    target: np.ndarray,
+    *,
+    dimension: int,
+    walks_per_node: int,
+    length: int,
+    epochs: int,
+    scales: tuple[int, ...] = (1, 2, 3),
+    splits: int = 5,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Share of a node's target that a ridge regression explains from each embedding, on the same splits.
+
+    Args:
+        graph, features: an undirected graph and its binary features.
+        target: one number a node.
+        dimension: in all; MUSAE splits it over the scales.
+        walks_per_node, length, epochs: of walks and learner. DeepWalk gets ten times the walks, four times as long: it
+            makes one update where a feature learner makes one for each of a node's features.
+        scales: distances.
+        splits: random halves into training and test nodes.
+        seed: random seed.
+
+    Returns:
+        One row a split: R^2 on test nodes for ``MUSAE``, ``AE``, ``DeepWalk`` (no features), ``own features``, and
+        ``MUSAE, target shuffled``.
+
+    Source: ``rozemberczki2019musae``, the regression of page traffic.
+    """
+    walks = uniform_walks(graph, walks_per_node=walks_per_node, length=length, seed=seed)
+    longer = uniform_walks(graph, walks_per_node=10 * walks_per_node, length=4 * length, seed=seed)
+    learner = {"scales": scales, "epochs": epochs, "seed": seed}
+    apart = musae(walks, features, dimension=dimension // len(scales), **learner).nodes
+    embeddings = {
+        "MUSAE": apart,
+        "AE": attributed_embedding(walks, features, dimension=dimension, **learner).nodes,
+        "DeepWalk": skip_gram(
+            longer, len(target), dimension=dimension, window=max(scales), epochs=epochs, learning_rate=0.05, seed=seed
+        ).input,
+        "own features": np.asarray(features.todense() if hasattr(features, "todense") else features),
+        "MUSAE, target shuffled": apart,
+    }
+    mixed = np.random.default_rng(seed).permutation(target)
+    rows = []
+    for train, test in ShuffleSplit(splits, train_size=0.5, random_state=seed).split(apart):
+        row = {}
+        for name, x in embeddings.items():
+            y = mixed if "shuffled" in name else target
+            ridge = make_pipeline(StandardScaler(), RidgeCV(np.logspace(0, 5, 11)))
+            row[name] = float(ridge.fit(x[train], y[train]).score(x[test], y[test]))
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def transfer(

@@ -50,7 +50,13 @@ def average_weights(states: Sequence[State], coefficients: Sequence[float] | Ten
     """
     check_states(states)
     shares = check_coefficients(coefficients, len(states))
-    return {name: sum(share * state[name] for share, state in zip(shares, states)) for name in states[0]}
+    merged = {}
+    for name in states[0]:
+        total = shares[0] * states[0][name]
+        for share, state in zip(shares[1:], states[1:]):
+            total = torch.add(total, state[name], alpha=share)
+        merged[name] = total
+    return merged
 
 
 def interpolation_path(start: State, end: State, shares: Sequence[float] | Tensor) -> dict[str, Tensor]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float, Int
@@ -64,6 +66,9 @@ def diagonal_fisher(
 ) -> dict[str, Tensor]:
     r"""Diagonal of the Fisher information of any classifier, from per-example gradients.
 
+    Linear and convolutional layers take one backward pass a label for all examples of a chunk; parameters of any other
+    kind are differentiated example by example (vectorized).
+
     .. math::
 
         F = \frac1N\sum_{n=1}^N \mathbb E_{y\sim p_\theta(\cdot\mid x_n)}
@@ -96,26 +101,158 @@ def diagonal_fisher(
     buffers = dict(model.named_buffers())
     training = model.training
     model.eval()
-
-    def log_likelihood(weights: State, x: Tensor, y: Tensor) -> Tensor:
-        logits = functional_call(model, (weights, buffers), (x[None],))
-        return logits.log_softmax(-1)[0].gather(0, y[None])[0]
-
-    per_label = vmap(grad(log_likelihood), in_dims=(None, None, 0))
-    per_example = vmap(per_label, in_dims=(None, 0, 0))
-    total = {name: torch.zeros_like(value) for name, value in state.items()}
     try:
+        layers = _layers(model, state)
+        total = {name: torch.zeros_like(value) for name, value in state.items()}
         for start in range(0, len(inputs), chunk):
             x = inputs[start : start + chunk]
-            with torch.no_grad():
-                logits = functional_call(model, (state, buffers), (x,))
             part = None if truth is None else truth[start : start + chunk]
-            target, weight = _targets(logits, labels, part, samples, generator)
-            for name, value in per_example(state, x, target).items():
-                total[name] += torch.einsum("nk,nk...->...", weight, value**2)
+            with torch.enable_grad(), _recorded(layers) as calls:
+                weights = {name: value.requires_grad_() for name, value in _detached(state).items()}
+                logits = functional_call(model, (weights, buffers), (x,))
+            target, share = _targets(logits.detach(), labels, part, samples, generator)
+            chosen = logits.log_softmax(-1).gather(1, target)
+            if start == 0:
+                layers = _verified(layers, calls, chosen[:, 0], weights)
+            _add_layers(total, layers, calls, chosen, share)
+            covered = {name for prefix, layer in layers.items() for name in _names(prefix, layer)}
+            other = {name: value for name, value in state.items() if name not in covered}
+            if other:
+                fixed = {name: state[name] for name in covered} | buffers
+                for name, value in _per_example(model, other, fixed, x, target).items():
+                    total[name] += torch.einsum("nk,nk...->...", share, value**2)
     finally:
         model.train(training)
     return {name: value / len(inputs) for name, value in total.items()}
+
+
+def _detached(state: State) -> dict[str, Tensor]:
+    return {name: value.detach() for name, value in state.items()}
+
+
+def _names(prefix: str, layer: nn.Module) -> list[str]:
+    dot = f"{prefix}." if prefix else ""
+    return [dot + name for name, _ in layer.named_parameters(recurse=False)]
+
+
+def _layers(model: nn.Module, state: State) -> dict[str, nn.Module]:
+    """Linear and convolutional layers that share no parameter: their per-example gradients need no vmap."""
+    owners = Counter(id(p) for module in model.modules() for p in module._parameters.values())
+    found = {}
+    for prefix, module in model.named_modules():
+        plain = type(module) is nn.Linear or (
+            type(module) is nn.Conv2d
+            and module.groups == 1
+            and module.padding_mode == "zeros"
+            and not isinstance(module.padding, str)
+        )
+        if (
+            plain
+            and all(owners[id(p)] == 1 for p in module.parameters() if p is not None)
+            and all(name in state for name in _names(prefix, module))
+        ):
+            found[prefix] = module
+    return found
+
+
+@contextmanager
+def _recorded(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, list[tuple[Tensor, Tensor]]]]:
+    """Inputs and outputs of every call of the layers."""
+    calls: dict[str, list[tuple[Tensor, Tensor]]] = {prefix: [] for prefix in layers}
+    hooks = [
+        layer.register_forward_hook(lambda _, args, output, prefix=prefix: calls[prefix].append((args[0], output)))
+        for prefix, layer in layers.items()
+    ]
+    try:
+        yield calls
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _example_gradients(layer: nn.Module, given: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of a layer's weight ``[n, out, in]`` and bias ``[n, out]``, from those of its outputs."""
+    slope = slope.flatten(2) if isinstance(layer, nn.Conv2d) else slope.flatten(1, -2).mT
+    return slope @ given, slope.sum(-1)
+
+
+def _positions(layer: nn.Module, given: Tensor) -> Tensor:
+    """What a layer reads at each place of an example, ``[n, places, in]``; ``[n, in]`` where there is one place."""
+    given = given.detach()
+    if isinstance(layer, nn.Conv2d):
+        return nn.functional.unfold(given, layer.kernel_size, layer.dilation, layer.padding, layer.stride).mT
+    return given if given.ndim == 2 else given.flatten(1, -2)
+
+
+def _verified(
+    layers: dict[str, nn.Module], calls: dict[str, list[tuple[Tensor, Tensor]]], chosen: Tensor, weights: State
+) -> dict[str, nn.Module]:
+    """The layers whose examples' gradients add up to what autograd finds.
+
+    A weight that is used a second time without its layer, an output changed in place, or examples that do not lie
+    along the first axis would escape the record. Unequal shares of the examples uncover all three.
+    """
+    once = {p: layer for p, layer in layers.items() if len(calls[p]) == 1 and len(calls[p][0][1]) == len(chosen)}
+    if not once:
+        return {}
+    share = torch.linspace(0.5, 1.5, len(chosen), dtype=chosen.dtype, device=chosen.device)
+    outputs = [calls[prefix][0][1] for prefix in once]
+    slopes = torch.autograd.grad(chosen.sum(), outputs, retain_graph=True, allow_unused=True)
+    wanted = [weights[_names(prefix, layer)[0]] for prefix, layer in once.items()]
+    sums = torch.autograd.grad(share @ chosen, wanted, retain_graph=True, allow_unused=True)
+    good = {}
+    for (prefix, layer), slope, total in zip(once.items(), slopes, sums):
+        if slope is None or total is None:
+            continue
+        given = _positions(layer, calls[prefix][0][0])
+        if given.ndim == 2:
+            found = (share[:, None] * slope).T @ given
+        else:
+            found = torch.einsum("n,noi->oi", share, _example_gradients(layer, given, slope)[0])
+        if bool((found - total.flatten(1)).norm() <= 1e-3 * total.norm()):
+            good[prefix] = layer
+    return good
+
+
+def _add_layers(
+    total: dict[str, Tensor],
+    layers: Mapping[str, nn.Module],
+    calls: Mapping[str, list[tuple[Tensor, Tensor]]],
+    chosen: Tensor,
+    share: Tensor,
+) -> None:
+    """Add the layers' part of a chunk to the sums, one backward pass a label for all its examples."""
+    outputs = [calls[prefix][0][1] for prefix in layers]
+    read = {prefix: _positions(layer, calls[prefix][0][0]) for prefix, layer in layers.items()}
+    squares = dict.fromkeys(layers, 0.0)
+    for k in range(chosen.shape[1] if layers else 0):
+        slopes = torch.autograd.grad(chosen[:, k].sum(), outputs, retain_graph=True)
+        root = share[:, k].sqrt()
+        for (prefix, layer), slope in zip(layers.items(), slopes):
+            given = read[prefix]
+            slope = slope * root.reshape(-1, *[1] * (slope.ndim - 1))
+            if given.ndim == 2:
+                squares[prefix] = squares[prefix] + slope**2
+                continue
+            for name, value in zip(_names(prefix, layer), _example_gradients(layer, given, slope)):
+                total[name] += (value**2).sum(0).reshape(total[name].shape)
+    for prefix, layer in layers.items():
+        given = read[prefix]
+        if given.ndim == 2:
+            # The gradient is an outer product, so its square factorises.
+            for name, value in zip(_names(prefix, layer), (squares[prefix].T @ given**2, squares[prefix].sum(0))):
+                total[name] += value
+
+
+def _per_example(model: nn.Module, params: State, fixed: State, inputs: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """Gradients of the parameters of any kind, ``[examples, labels, ...]``."""
+
+    def log_likelihood(weights: State, x: Tensor, y: Tensor) -> Tensor:
+        logits = functional_call(model, {**fixed, **weights}, (x[None],))
+        return logits.log_softmax(-1)[0].gather(0, y[None])[0]
+
+    per_label = vmap(grad(log_likelihood), in_dims=(None, None, 0))
+    return vmap(per_label, in_dims=(None, 0, 0))(params, inputs, target)
 
 
 def mlp_diagonal_fisher(

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import ot
 import torch
 from jaxtyping import Float, Int
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from .average import average_weights, check_coefficients
@@ -19,11 +20,13 @@ class TransportMap(NamedTuple):
 
     ``rows`` (shape ``[n_A, n_B]``, columns sum to one) averages what a neuron *has*: its incoming weights and its
     activation. ``columns`` (same shape, rows sum to one) distributes what a neuron *sends*: its outgoing weights.
-    With uniform masses and equal widths both are the same permutation.
+    With uniform masses and equal widths both are the same permutation; where the solver says so, ``order`` names the
+    neuron of A that goes to each place, and is ``None`` otherwise.
     """
 
     rows: Tensor
     columns: Tensor
+    order: Tensor | None = None
 
 
 class FusionLayer(NamedTuple):
@@ -174,8 +177,8 @@ def activation_cost(
 def _distances(a: Tensor, b: Tensor) -> Tensor:
     # The squares nearly cancel for neurons that coincide; single precision would report about 1e-3 for them.
     a64, b64 = a.double(), b.double()
-    squares = (a64**2).sum(1)[:, None] + (b64**2).sum(1)[None, :] - 2 * a64 @ b64.T
-    return squares.clamp_min(0).sqrt().to(a.dtype)
+    squares = torch.addmm(torch.linalg.vecdot(b64, b64)[None], a64, b64.T, alpha=-2)
+    return squares.add_(torch.linalg.vecdot(a64, a64)[:, None]).clamp_min_(0).sqrt_().to(a.dtype)
 
 
 def transport_map(
@@ -201,7 +204,8 @@ def transport_map(
 
     Args:
         cost: ground cost between A's neurons and B's, non-negative.
-        method: ``"exact"`` (network simplex) or ``"sinkhorn"`` (entropic, in the log domain).
+        method: ``"exact"`` (network simplex; an assignment for uniform masses on equally many neurons) or
+            ``"sinkhorn"`` (entropic, in the log domain).
         regularization: entropic regularisation as a fraction of the mean cost (``"sinkhorn"`` only).
         source_mass, reference_mass: positive neuron measures; scaled to sum one; default uniform.
         corrected: give the columns their own map; otherwise both fields hold the published one.
@@ -213,7 +217,7 @@ def transport_map(
         ValueError: a cost that is not a non-negative finite matrix, masses that do not fit, an unknown method.
 
     Source:
-        singh2020otfusion, algorithm 1, lines 5-7; solvers from POT.
+        singh2020otfusion, algorithm 1, lines 5-7; solvers from POT and SciPy.
     """
     if cost.ndim != 2 or 0 in cost.shape:
         raise ValueError(f"expected a cost matrix [n_a, n_b], got shape {tuple(cost.shape)}")
@@ -223,6 +227,14 @@ def transport_map(
     mu = _mass(source_mass, cost.shape[0], "source_mass")
     nu = _mass(reference_mass, cost.shape[1], "reference_mass")
     ground = cost.detach().double().cpu()
+    if method == "exact" and source_mass is None and reference_mass is None and cost.shape[0] == cost.shape[1]:
+        # The vertices of the doubly stochastic matrices are the permutations: an assignment solves the problem.
+        found = torch.from_numpy(linear_sum_assignment(ground.numpy())[1]).to(cost.device)
+        rows = torch.zeros_like(cost)
+        rows[torch.arange(len(found), device=cost.device), found] = 1
+        order = torch.empty_like(found)
+        order[found] = torch.arange(len(found), device=cost.device)
+        return TransportMap(rows, rows, order)
     if method == "exact":
         plan = torch.from_numpy(ot.emd(mu.numpy(), nu.numpy(), ground.numpy(), numItermax=10_000_000))
     elif method == "sinkhorn":
@@ -274,6 +286,21 @@ def move_columns(weight: Float[Tensor, "out in *kernel"], columns: Float[Tensor,
     return moved.reshape(weight.shape[0], columns.shape[1], *weight.shape[2:])
 
 
+def _moved(weight: Tensor, maps: TransportMap) -> Tensor:
+    """Columns moved by a map, by index where it is a permutation."""
+    if (
+        maps.order is None
+        or weight.shape[1] % len(maps.order)
+        or (weight.ndim > 2 and weight.shape[1] != len(maps.order))
+    ):
+        return move_columns(weight, maps.columns)
+    return weight.unflatten(1, (len(maps.order), -1)).index_select(1, maps.order).reshape(weight.shape)
+
+
+def _mean_map(a: TransportMap, b: TransportMap) -> TransportMap:
+    return TransportMap((a.rows + b.rows) / 2, (a.columns + b.columns) / 2)
+
+
 def align_layer(
     weight: Float[Tensor, "n_a in_a *kernel"],
     reference: Float[Tensor, "n_b in_b *kernel"],
@@ -310,7 +337,7 @@ def align_layer(
         raise ValueError("expected biases in both networks or in neither, got one")
     if weight.device != reference.device:
         raise ValueError(f"expected both networks on one device, got {weight.device} and {reference.device}")
-    aligned = weight if incoming is None else move_columns(weight, incoming.columns)
+    aligned = weight if incoming is None else _moved(weight, incoming)
     if activations is None:
         if bias is None:
             cost = weight_cost(aligned, reference)
@@ -326,6 +353,8 @@ def align_layer(
                 f"expected activations of {len(weight)} and {len(reference)} neurons, got {tuple(cost.shape)}"
             )
     maps = transport_map(cost, **transport)
+    if maps.order is not None:
+        return aligned[maps.order], None if bias is None else bias[maps.order], maps
     moved = torch.tensordot(maps.rows.T, aligned, dims=1)
     return moved, None if bias is None else maps.rows.T @ bias, maps
 
@@ -373,7 +402,7 @@ def transport_network(
         incoming = None if layer.source is None else maps[layer.source]
         weight, bias = source[layer.weight], None if layer.bias is None else source[layer.bias]
         if layer.target is None:
-            moved[layer.weight] = weight if incoming is None else move_columns(weight, incoming.columns)
+            moved[layer.weight] = weight if incoming is None else _moved(weight, incoming)
             if moved[layer.weight].shape != reference[layer.weight].shape:
                 raise ValueError(f"the networks' outputs differ: {tuple(weight.shape)} in {layer.weight!r}")
             if layer.bias is not None:
@@ -392,7 +421,7 @@ def transport_network(
         if layer.bias is not None:
             moved[layer.bias] = moved_bias
         old = maps.get(layer.target)
-        maps[layer.target] = new if old is None else TransportMap(*((a + b) / 2 for a, b in zip(old, new)))
+        maps[layer.target] = new if old is None else _mean_map(old, new)
     return {name: moved[name] for name in source}, maps
 
 

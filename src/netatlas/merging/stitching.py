@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from .states import check_finite
 
+# Samples that are copied to double precision at once: few enough to stay in cache.
+_ROWS = 2048
+
 
 class Configuration(NamedTuple):
     """One way to run a stitchable network.
@@ -382,11 +385,17 @@ def least_squares_stitch(
         raise ValueError(f"expected features of the same samples, got {tuple(source.shape)} and {tuple(target.shape)}")
     check_finite(source, "the source features")
     check_finite(target, "the target features")
-    # Centering first keeps the bias from worsening the conditioning of the normal equations.
-    a, b = source.double(), target.double()
-    mean_a, mean_b = a.mean(-2, keepdim=True), b.mean(-2, keepdim=True)
-    a, b = a - mean_a, b - mean_b
-    gram, cross = a.mT @ a, a.mT @ b
+    mean_a = source.mean(-2, keepdim=True, dtype=torch.float64)
+    mean_b = target.mean(-2, keepdim=True, dtype=torch.float64)
+    *batch, samples, d_a = source.shape
+    gram = torch.zeros(*batch, d_a, d_a, dtype=torch.float64, device=source.device)
+    cross = torch.zeros(*batch, d_a, target.shape[-1], dtype=torch.float64, device=source.device)
+    for start in range(0, samples, _ROWS):
+        # Centering first keeps the bias from worsening the conditioning of the normal equations.
+        a = source[..., start : start + _ROWS, :] - mean_a
+        b = target[..., start : start + _ROWS, :] - mean_b
+        gram += a.mT @ a
+        cross += a.mT @ b
     weight = _solve(gram, cross).mT
     bias = (mean_b - mean_a @ weight.mT).squeeze(-2)
     return weight.to(source.dtype), bias.to(source.dtype)
