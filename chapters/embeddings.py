@@ -373,6 +373,10 @@ lab.table(
 )
 
 # %% [markdown]
+# The theorem speaks of the optimum. With the usual final learning rate skip-gram stops short of it, most of all at the shortest
+# distance, where the correlation would miss the bound of .8 that the claim below asks for. The claim counts the rate that goes to
+# zero; the card shows both.
+#
 # Does it matter to keep distances apart? In the *hub design* it must. Labelled nodes of class $(a, b)$ hang on hubs whose features come
 # from pool $a$, and the hubs' leaves carry features from pool $b$: one step away is $a$, two steps away is $b$, and a pooled
 # corpus shows classes $(0, 1)$ and $(1, 0)$ almost the same mixture. A homophilous block model is the other case: every distance tells

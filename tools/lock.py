@@ -20,8 +20,8 @@ def compile_lock() -> list[str]:
     """Resolve and return the pinned lines, without comments."""
     with tempfile.TemporaryDirectory() as work:
         target = Path(work) / "lock.txt"
-        options = ["--extra", "book", "--extra", "test", "--allow-unsafe", "--strip-extras", "--no-annotate", "--no-header"]
-        quiet = ["--no-emit-index-url", "--no-emit-find-links", "--no-emit-trusted-host", "--quiet"]
+        options = ["--extra", "book", "--extra", "test", "--allow-unsafe", "--strip-extras", "--no-annotate"]
+        quiet = ["--no-header", "--no-emit-index-url", "--no-emit-find-links", "--no-emit-trusted-host", "--quiet"]
         command = [sys.executable, "-m", "piptools", "compile", *options, *quiet, "--output-file", str(target)]
         subprocess.run([*command, str(ROOT / "pyproject.toml")], check=True)
         lines = target.read_text(encoding="utf-8").splitlines()

@@ -112,7 +112,8 @@ class _Update:
     @torch.no_grad()
     def step(self, params: Params, grads: Params, factor: float) -> None:
         self.count += 1
-        p, g = list(params.values()), [grads[name] for name in params]
+        p = list(params.values())
+        g: Any = [grads[name] for name in params]
         rate, decay = self.rate * factor, self.decay
         if self.decays and self.kind == "adamw":
             torch._foreach_mul_(p, _spread(1 - rate * decay, p))
