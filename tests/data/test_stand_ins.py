@@ -33,8 +33,10 @@ def test_images_can_be_learned_but_not_for_free(make):
 
 
 def test_the_strongly_regular_stand_in_is_strongly_regular():
-    graph = to_networkx(data.strongly_regular_graphs(family="sr251256")[0], to_undirected=True)
-    assert nx.is_strongly_regular(graph) and graph.number_of_nodes() == 25 and set(dict(graph.degree).values()) == {12}
+    graphs = [to_networkx(g, to_undirected=True) for g in data.strongly_regular_graphs(family="sr251256")]
+    for graph in graphs:
+        assert nx.is_strongly_regular(graph) and len(graph) == 25 and set(dict(graph.degree).values()) == {12}
+    assert not nx.is_isomorphic(*graphs)
 
 
 def test_the_labelled_graph_has_several_labels():

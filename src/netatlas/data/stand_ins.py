@@ -132,10 +132,17 @@ def page_graph() -> Data:
     return graph
 
 
-def strongly_regular_graphs(*, family: str | None = None) -> list[Data] | dict[str, list[Data]]:
-    """Stand-in for the strongly regular families: the Latin square graph of order 5, srg(25, 12, 5, 6).
+# The two main classes of Latin squares of order 5: one with a subsquare of order 2, and addition modulo 5.
+LATIN_SQUARES = (
+    ((0, 1, 2, 3, 4), (1, 0, 3, 4, 2), (2, 4, 0, 1, 3), (3, 2, 4, 0, 1), (4, 3, 1, 2, 0)),
+    ((0, 1, 2, 3, 4), (1, 2, 3, 4, 0), (2, 3, 4, 0, 1), (3, 4, 0, 1, 2), (4, 0, 1, 2, 3)),
+)
 
-    Its nodes are the cells of the table of addition modulo 5; two are adjacent that share row, column or symbol.
+
+def strongly_regular_graphs(*, family: str | None = None) -> list[Data] | dict[str, list[Data]]:
+    """Stand-in for the strongly regular families: the Latin square graphs of order 5, srg(25, 12, 5, 6).
+
+    Nodes are the cells of a Latin square; two are adjacent that share row, column or symbol.
 
     Args:
         family: With a name, the list alone; otherwise a dict with the one family ``sr251256``.
@@ -144,8 +151,10 @@ def strongly_regular_graphs(*, family: str | None = None) -> list[Data] | dict[s
     from torch_geometric.data import Data
 
     row, column = np.divmod(np.arange(25), 5)
-    symbol = (row + column) % 5
-    same = (row[:, None] == row) | (column[:, None] == column) | (symbol[:, None] == symbol)
-    np.fill_diagonal(same, False)
-    graphs = [Data(edge_index=torch.from_numpy(np.stack(np.nonzero(same))), num_nodes=25)]
+    graphs = []
+    for square in LATIN_SQUARES:
+        symbol = np.array(square)[row, column]
+        same = (row[:, None] == row) | (column[:, None] == column) | (symbol[:, None] == symbol)
+        np.fill_diagonal(same, False)
+        graphs.append(Data(edge_index=torch.from_numpy(np.stack(np.nonzero(same))), num_nodes=25))
     return graphs if family is not None else {"sr251256": graphs}

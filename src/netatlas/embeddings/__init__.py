@@ -1,7 +1,37 @@
-"""Node embeddings: walks and their learners, projections, attributed and personalised-PageRank features."""
+"""Node embeddings: walks and their learners, projections, proximities read two ways, walk statistics, graphlets."""
 
+from netatlas.embeddings.anonymous_walks import (
+    anonymous_patterns,
+    anonymous_walk_histogram,
+    anonymous_walk_ids,
+    anonymous_walk_law,
+    degree_buckets,
+    gaussian_projection,
+    walk_degree_histogram,
+    walk_visit_counts,
+)
 from netatlas.embeddings.cooccurrence import cooccurrence, netmf, ppmi, truncated_svd_embedding
 from netatlas.embeddings.fastrp import fastrp, hop_operator, similarity_svd, very_sparse_projection
+from netatlas.embeddings.graphlets import (
+    Orbits,
+    graphlet_degree_vectors,
+    orbit_adjacency,
+    orbit_adjacency_bruteforce,
+    orbit_pmi_embedding,
+    simple_path3_counts,
+    symmetrised,
+    walk_identities,
+)
+from netatlas.embeddings.irwe import (
+    IRWE,
+    AttentionReadout,
+    TrainedIRWE,
+    WalkEncoder,
+    WalkStatistics,
+    contrastive_loss,
+    train_irwe,
+    walk_statistics,
+)
 from netatlas.embeddings.musae import (
     AttributedEmbedding,
     attributed_embedding,
@@ -23,6 +53,8 @@ from netatlas.embeddings.node2vec import (
     second_order_law,
     transition_test,
 )
+from netatlas.embeddings.orbit_planted import orbit_planted_graph
+from netatlas.embeddings.phusion import characteristic_function_embedding, positional_embedding
 from netatlas.embeddings.planted import attributed_sbm, hub_attributed_graph, weighted_powerlaw_graph
 from netatlas.embeddings.ppr import (
     BigMoves,
@@ -42,6 +74,18 @@ from netatlas.embeddings.ppr import (
     walk_lengths,
 )
 from netatlas.embeddings.probes import LogisticProbe, kmeans_nmi, macro_f1, node_probe
+from netatlas.embeddings.proximity import (
+    binary_filter,
+    log_filter,
+    proximity_a2,
+    proximity_fabp,
+    proximity_heat,
+    proximity_laplacian_pinv,
+    proximity_ppmi,
+    proximity_ppr,
+    proximity_rwtm,
+    relative_proximity,
+)
 from netatlas.embeddings.sgns import Embedding, skip_gram, skip_gram_features
 from netatlas.embeddings.walks import (
     PAD,
@@ -54,22 +98,36 @@ from netatlas.embeddings.walks import (
 )
 
 __all__ = [
+    "IRWE",
     "PAD",
+    "AttentionReadout",
     "AttributedEmbedding",
     "BigMoves",
     "ChiSquare",
     "Embedding",
     "LinkSplit",
     "LogisticProbe",
+    "Orbits",
     "Schedule",
     "StepTable",
+    "TrainedIRWE",
+    "WalkEncoder",
     "WalkGraph",
+    "WalkStatistics",
     "WorkerRun",
     "alias_table",
+    "anonymous_patterns",
+    "anonymous_walk_histogram",
+    "anonymous_walk_ids",
+    "anonymous_walk_law",
     "attributed_embedding",
     "attributed_sbm",
     "big_moves",
+    "binary_filter",
+    "characteristic_function_embedding",
+    "contrastive_loss",
     "cooccurrence",
+    "degree_buckets",
     "draw_weighted",
     "edge_features",
     "empirical_pmi",
@@ -79,10 +137,13 @@ __all__ = [
     "expected_rounds",
     "fastrp",
     "fit_nodes",
+    "gaussian_projection",
+    "graphlet_degree_vectors",
     "hop_operator",
     "hub_attributed_graph",
     "kmeans_nmi",
     "link_split",
+    "log_filter",
     "macro_f1",
     "musae",
     "netmf",
@@ -91,24 +152,44 @@ __all__ = [
     "node_feature_counts",
     "node_feature_pmi",
     "node_probe",
+    "orbit_adjacency",
+    "orbit_adjacency_bruteforce",
+    "orbit_planted_graph",
+    "orbit_pmi_embedding",
     "pmi_factors",
+    "positional_embedding",
     "ppmi",
     "ppr_exact",
     "ppr_power",
+    "proximity_a2",
+    "proximity_fabp",
+    "proximity_heat",
+    "proximity_laplacian_pinv",
+    "proximity_ppmi",
+    "proximity_ppr",
+    "proximity_rwtm",
+    "relative_proximity",
     "run_workers",
     "schedule",
     "second_order_counts",
     "second_order_law",
     "similarity_svd",
+    "simple_path3_counts",
     "skip_gram",
     "skip_gram_features",
     "stationary_starts",
+    "symmetrised",
+    "train_irwe",
     "transition_test",
     "truncated_svd_embedding",
     "uniform_walks",
     "very_sparse_projection",
+    "walk_degree_histogram",
     "walk_endpoints",
     "walk_graph",
+    "walk_identities",
     "walk_lengths",
+    "walk_statistics",
+    "walk_visit_counts",
     "weighted_powerlaw_graph",
 ]

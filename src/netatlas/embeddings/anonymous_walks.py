@@ -17,7 +17,7 @@ from netatlas.core.graph import as_csr
 def _patterns(steps: int) -> np.ndarray:
     rows = [[0]]
     for _ in range(steps):
-        rows = [row + [i] for row in rows for i in range(max(row) + 2) if i != row[-1]]
+        rows = [[*row, i] for row in rows for i in range(max(row) + 2) if i != row[-1]]
     return np.array(rows, np.int64)
 
 
@@ -216,7 +216,7 @@ def walk_visit_counts(walks: Int[np.ndarray, "w length"], num_nodes: int) -> Flo
 
 
 def gaussian_projection(rows: int, dimension: int, *, seed: int = 0) -> Float[np.ndarray, "n d"]:
-    r"""A fixed Gaussian matrix :math:`\Theta` with entries of variance :math:`1/d`, so that lengths are kept on average.
+    r"""A Gaussian matrix :math:`\Theta` with entries of variance :math:`1/d`: it keeps lengths on average.
 
     Args:
         rows: number of rows, one a node.

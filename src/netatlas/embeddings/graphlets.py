@@ -107,7 +107,7 @@ def orbit_adjacency_bruteforce(graph: Any) -> tuple[dict[Orbits, Int[np.ndarray,
             inside = adjacency[np.ix_(nodes, nodes)]
             degree = inside.sum(0)
             orbit = (_FOUR | _SMALLER).get(tuple(sorted(degree.tolist())))
-            # Two disjoint edges have degrees (1, 1, 1, 1) and a triangle beside a lone node has a zero: neither is listed.
+            # Sets that are not connected have degrees that are not listed, such as (1, 1, 1, 1) for two disjoint edges.
             if orbit is None:
                 continue
             two = inside @ inside

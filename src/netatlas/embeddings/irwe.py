@@ -191,8 +191,8 @@ class IRWE(nn.Module):
         \gamma(v) &= \mathrm{Att}\big(\psi(v) + \pi(v),\ \mathrm{Enc}\{\psi(u_i) + \pi(u_i) + \tau_i\}\big), &
         \pi(v) &= r(v)\,\Theta,
 
-    where :math:`u_0, u_1, \ldots` are the nodes of the walks from v and :math:`\tau_i` is a learned code of the step. The
-    codes :math:`\varphi_k` come from an auto-encoder of each anonymous walk's one-hot matrix.
+    where :math:`u_0, u_1, \ldots` are the nodes of the walks from v and :math:`\tau_i` is a learned code of the step.
+    The codes :math:`\varphi_k` come from an auto-encoder of each anonymous walk's one-hot matrix.
 
     Args:
         steps: steps of a walk.

@@ -5,8 +5,10 @@ from __future__ import annotations
 from time import perf_counter
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from netatlas.core.graph import as_csr
 from netatlas.embeddings.cooccurrence import truncated_svd_embedding
@@ -21,6 +23,8 @@ from netatlas.embeddings.proximity import proximity_heat
 from netatlas.embeddings.structure_experiments import ridge_accuracy
 from netatlas.embeddings.walks import uniform_walks
 
+_PATH_ENDS = Orbits(4, 4, 3)
+
 
 def family_portrait(
     graph: Any,
@@ -28,7 +32,7 @@ def family_portrait(
     *,
     member: int = 0,
     dimension: int = 32,
-    orbits: Orbits = Orbits(4, 4, 3),
+    orbits: Orbits = _PATH_ENDS,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Community and role accuracy of one linear read-out on every embedding, and the time each took.
@@ -85,3 +89,35 @@ def family_portrait(
         scores = [ridge_accuracy(embedding, y.numpy(), seed=seed) for y in (graph.community, graph.role)]
         rows[name] = (*scores, seconds)
     return pd.DataFrame.from_dict(rows, orient="index", columns=["community", "role", "seconds"])
+
+
+def portrait_figure(kept: pd.DataFrame, community_chance: float, role_chance: float, *, near: float = 0.06) -> Figure:
+    """Community accuracy against role accuracy, each point named; names of points that coincide stand in one column.
+
+    Args:
+        kept: index: method; columns ``community`` and ``role``, accuracies.
+        community_chance, role_chance: accuracies of a guess.
+        near: points closer than this share a column of names.
+    """
+    fig, axis = plt.subplots(figsize=(6.6, 5))
+    axis.plot([community_chance, 1], [1, role_chance], linestyle=":", label="one for the other")
+    axis.scatter(kept.community, kept.role, color="C1", zorder=3)
+    rest = kept.sort_values("role", ascending=False)
+    while len(rest):
+        first = rest.iloc[0]
+        close = np.hypot(rest.community - first.community, rest.role - first.role) < near
+        group, rest = rest[close], rest[~close]
+        right = first.community > 0.5
+        axis.annotate(
+            "\n".join(group.index),
+            (group.community.mean(), group.role.max()),
+            xytext=(-8 if right else 8, 4 if len(group) > 1 else 0),
+            textcoords="offset points",
+            ha="right" if right else "left",
+            va="bottom" if len(group) > 1 else "center",
+            fontsize=9,
+        )
+    axis.set(xlabel="accuracy on communities", ylabel="accuracy on roles", title="What an embedding keeps")
+    axis.set(xlim=(0.1, 1.05), ylim=(0.22, 1.02))
+    axis.legend(loc="upper right")
+    return fig

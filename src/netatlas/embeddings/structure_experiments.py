@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import networkx as nx
@@ -184,7 +184,8 @@ def inductive_arms(
         seed: random seed.
 
     Returns:
-        Scores by arm; names begin with ``role`` (accuracy) or ``nmi``.
+        Scores by arm; names begin with ``role`` (accuracy across graphs), ``nmi`` (communities), or ``probe``
+        (accuracy on communities of a classifier trained inside the unseen graph).
 
     Source: ``qin2024irwe``, inductive inference across graphs.
     """
@@ -215,6 +216,8 @@ def inductive_arms(
         "nmi r Theta": kmeans_nmi(second.position.cpu().numpy(), community, seed=seed),
         "nmi sqrt(r) Theta": kmeans_nmi(root @ theta, community, seed=seed),
         "nmi sqrt(r)": kmeans_nmi(root, community, seed=seed),
+        "probe gamma": ridge_accuracy(gamma, community, seed=seed),
+        "probe r Theta": ridge_accuracy(second.position.cpu().numpy(), community, seed=seed),
     }
 
 
@@ -353,12 +356,12 @@ def orbit_arms(
     return pd.DataFrame.from_dict(rows, orient="index", columns=["chosen", "validation", "test"])
 
 
-def run_arms(make: Callable[[int], Any], seeds: Sequence[int], **options: Any) -> pd.DataFrame:
-    """:func:`orbit_arms` on one graph a seed.
+def run_arms(graphs: Sequence[Any], seeds: Sequence[int], **options: Any) -> pd.DataFrame:
+    """:func:`orbit_arms` on several graphs.
 
     Args:
-        make: graph of a seed.
-        seeds: seeds of graphs and splits.
+        graphs: one graph a seed.
+        seeds: seeds of the splits.
         options: passed to :func:`orbit_arms`.
 
     Returns:
@@ -366,5 +369,7 @@ def run_arms(make: Callable[[int], Any], seeds: Sequence[int], **options: Any) -
 
     Source: ``windels2024graphlets``, node-label prediction.
     """
-    parts = [orbit_arms(make(s), seed=s, **options).rename_axis("arm").reset_index().assign(seed=s) for s in seeds]
+    parts = [
+        orbit_arms(g, seed=s, **options).rename_axis("arm").reset_index().assign(seed=s) for s, g in zip(seeds, graphs)
+    ]
     return pd.concat(parts, ignore_index=True)

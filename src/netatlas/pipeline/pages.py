@@ -272,6 +272,10 @@ def _public_modules(package: Path) -> dict[str, list[str]]:
     return found
 
 
+# scikit-learn writes these into every estimator, with references that only its own pages resolve.
+ROUTING = "set_fit_request, set_partial_fit_request, set_predict_request, set_score_request, set_transform_request"
+
+
 def kernel_pages(root: Path, chapters: list[str], titles: dict[str, str], folder: Path) -> list[str]:
     """Write the *Kernels* section: a page a package and an index of what is shared.
 
@@ -312,7 +316,11 @@ def kernel_pages(root: Path, chapters: list[str], titles: dict[str, str], folder
             lines += [f"   {name}" for name in names] + [""]
             for name in names:
                 kind = "autoclass" if name[0].isupper() else "autofunction"
-                lines += [f".. {kind}:: {name}", *(["   :members:"] if kind == "autoclass" else []), ""]
+                lines += [
+                    f".. {kind}:: {name}",
+                    *(["   :members:", f"   :exclude-members: {ROUTING}"] if kind == "autoclass" else []),
+                    "",
+                ]
                 used = places.get(name, [])
                 if package in ("core", "data") and used:
                     links = {f'<a href="../chapters/{c}.html">{c}</a>' for c, _ in used}

@@ -7,6 +7,14 @@ from pathlib import Path
 from typing import Any
 
 
+def drop_thebe(app: Any, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
+    """Leave out the scripts of a live-code service that Jupyter Book adds to every page; the book works offline."""
+    kept = [
+        s for s in context.get("script_files", []) if "thebe" not in repr((s, getattr(s, "attributes", ""))).lower()
+    ]
+    context["script_files"] = kept
+
+
 def setup(app: Any) -> dict[str, Any]:
     """Sphinx's entry point."""
     places: dict[str, list[list[str]]] = {}
@@ -26,4 +34,5 @@ def setup(app: Any) -> dict[str, Any]:
         lines += ["", "**Used by** " + ", ".join(links), ""]
 
     app.connect("autodoc-process-docstring", add_usage, priority=900)
+    app.connect("html-page-context", drop_thebe, priority=999)
     return {"version": "1", "parallel_read_safe": True}
