@@ -160,7 +160,7 @@ lab.table(
 )
 
 # %% [markdown]
-# The paper's other task is link prediction. A third of the edges is hidden (never so that the graph falls apart), and pairs are described by four symmetric
+# The paper's other task is link prediction, here with unbiased walks ($p = q = 1$): the question is the operator. A third of the edges is hidden (never so that the graph falls apart), and pairs are described by four symmetric
 # combinations of their ends' embeddings.
 
 # %%
@@ -173,7 +173,8 @@ auc = pd.DataFrame(
 )
 lab.table(
     auc.agg(["mean", "sem"]).T.rename(columns={"mean": "AUC", "sem": "standard error"}).rename_axis("operator"),
-    caption=f"The best of the four operators for hidden edges is {auc.mean().idxmax()} (AUC {auc.mean().max():.3f}).",
+    caption=f"AUC of the four operators runs from {auc.mean().min():.3f} ({auc.mean().idxmin()}) to {auc.mean().max():.3f} "
+    f"({auc.mean().idxmax()}), with standard errors up to {auc.sem().max():.3f}.",
 )
 
 # %%
@@ -321,13 +322,16 @@ lab.table(
 )
 
 # %%
-walk_gap, svd_gap, hop_gap = (paired(f1["FastRP"], f1[k]) for k in ("DeepWalk", "same matrix, SVD", "FastRP, one hop"))
+walk_gap, svd_gap = (paired(f1["FastRP"], f1[k]) for k in ("DeepWalk", "same matrix, SVD"))
+hop_gap = paired(f1["same matrix, SVD"], f1["one hop, SVD"])
 beta_gap = paired(f1["FastRP"], f1[other])
 ratio = float(seconds["DeepWalk"] / seconds["FastRP"])
 verdicts = {
     "FastRP is at most .03 below DeepWalk": lab.exceeds(walk_gap.mean, -0.03),
     "it is at least 50 times faster": lab.exceeds(lab.volatile(ratio), 50),
-    "SVD for projection changes less than half of what hops contribute": lab.below(abs(svd_gap.mean), hop_gap.mean / 2)
+    "SVD for projection changes less than half of what hops contribute (both by SVD)": lab.below(
+        abs(svd_gap.mean), hop_gap.mean / 2
+    )
     & lab.exceeds(hop_gap.mean, 2 * hop_gap.stderr),
     "the projection is unbiased (5 standard errors)": lab.below(draws, 5),
 }
@@ -342,7 +346,7 @@ lab.claim(
     holds={**verdicts},
     scaled="block models of 2000 nodes instead of networks of up to a million; our own DeepWalk is compiled, so its time is no measure of the paper's",
     reason=f"on these sparse graphs FastRP is {-walk_gap.mean:.3f} below DeepWalk; reducing the same matrix by an SVD recovers "
-    f"{-svd_gap.mean:+.3f} of it. The chosen beta beats {other.split(', ')[1]} by {beta_gap.mean:+.3f}.",
+    f"{-svd_gap.mean:+.3f} ± {svd_gap.stderr:.3f} of it, so the projection does cost accuracy here. The chosen beta beats {other.split(', ')[1]} by {beta_gap.mean:+.3f}.",
 )
 
 # %% [markdown]
@@ -384,7 +388,7 @@ lab.table(
 # Does it matter to keep distances apart? In the *hub design* it must. Labelled nodes of class $(a, b)$ hang on hubs whose features come
 # from pool $a$, and the hubs' leaves carry features from pool $b$: one step away is $a$, two steps away is $b$, and a pooled
 # corpus shows classes $(0, 1)$ and $(1, 0)$ almost the same mixture. A homophilous block model is the other case: every distance tells
-# the same story, and no gain is promised. The total dimension is equal. The closed form's own factors serve as a second learner,
+# the same story, and no gain is promised; a gap found there belongs to width and rank rather than to order. The learner's total dimension is equal; factors cannot be wider than the vocabulary. The closed form's own factors serve as a second learner,
 # free of sampling.
 
 # %%
@@ -402,11 +406,12 @@ hub, same = pd.DataFrame(hub), pd.DataFrame(same)
 # %%
 gap = {k: paired(hub[k], hub[k.replace("MUSAE", "AE")]) for k in ("MUSAE", "MUSAE, factors")}
 level = {k: paired(same[k], same[k.replace("MUSAE", "AE")]) for k in gap}
+contrast = {k: paired(hub[k] - hub[k.replace("MUSAE", "AE")], same[k] - same[k.replace("MUSAE", "AE")]) for k in gap}
 lab.figure(
     ex.accuracy_figure({"hub design": hub, "homophilous blocks": same}),
     caption=f"MUSAE minus AE on the hub design: {gap['MUSAE'].mean:+.3f} ± {gap['MUSAE'].stderr:.3f} by skip-gram, "
-    f"{gap['MUSAE, factors'].mean:+.3f} ± {gap['MUSAE, factors'].stderr:.3f} by factors (standard errors over graphs). "
-    f"The node's own features alone give {hub['own features'].mean():.3f} there and {same['own features'].mean():.3f} on the blocks.",
+    f"{gap['MUSAE, factors'].mean:+.3f} ± {gap['MUSAE, factors'].stderr:.3f} by factors (standard errors over graphs); "
+    f"on homophilous blocks {level['MUSAE'].mean:+.3f} and {level['MUSAE, factors'].mean:+.3f}. The node's own features alone give {hub['own features'].mean():.3f} there and {same['own features'].mean():.3f} on the blocks.",
     alt="Accuracy of five embeddings on five graphs each, for the hub design and for homophilous block models.",
 )
 
@@ -432,7 +437,8 @@ lab.table(
 
 # %% [markdown]
 # **A real graph.** Pages of Wikipedia about chameleons link to each other, and their features are their words. How much of a
-# page's monthly traffic (its logarithm) does a ridge regression read off each embedding, on the same five halvings?
+# page's monthly traffic (its logarithm) does a ridge regression read off each embedding, on the same five halvings? DeepWalk gets ten times the walks, four times as long,
+# since it makes one update where a feature learner makes one for each word.
 
 # %%
 pages = data.load("musae_chameleon", stand_in=data.page_graph)
@@ -453,7 +459,7 @@ lab.table(
 
 # %%
 theory = {
-    "counted PMI and closed form correlate above .98, skip-gram above .8, at every distance": lab.exceeds(
+    "counted PMI and closed form correlate above .98, skip-gram with a rate that decays to zero above .8": lab.exceeds(
         agreement["counted PMI"].min(), 0.98
     )
     & lab.exceeds(agreement["skip-gram"].min(), 0.8),
@@ -470,6 +476,10 @@ design = {
     "hub design: the same, factors": lab.exceeds(
         gap["MUSAE, factors"].mean, max(0.03, 2 * gap["MUSAE, factors"].stderr)
     ),
+    "its gap is larger than on homophilous blocks by 2 standard errors, skip-gram": lab.exceeds(
+        contrast["MUSAE"].mean, 2 * contrast["MUSAE"].stderr
+    ),
+    "and by factors": lab.exceeds(contrast["MUSAE, factors"].mean, 2 * contrast["MUSAE, factors"].stderr),
     "homophilous: MUSAE loses at most .02 and 2 standard errors, both learners": lab.exceeds(
         min(v.mean + 2 * v.stderr for v in level.values()), -0.02
     ),
@@ -496,8 +506,10 @@ lab.claim(
         "permuted features": moved["permuted features"],
     },
     holds={**theory, **design, **travel},
-    scaled="planted graphs of up to 2880 nodes and 40 features instead of web and social graphs; two short walks a node",
-    reason=f"pooling loses less than the design intends: AE by skip-gram reaches {hub['AE'].mean():.3f} and by factors "
+    scaled="planted graphs of up to 2880 nodes and 40 features instead of web and social graphs; two short walks a node; "
+    "the theorem is tested with a rate that decays to zero, not with the usual final rate",
+    reason=f"the gap by factors is {gap['MUSAE, factors'].mean:+.3f} on the hub design and {level['MUSAE, factors'].mean:+.3f} on "
+    "homophilous blocks, where order carries nothing: there it belongs to width and rank. Pooling also loses less than the design intends: AE by skip-gram reaches {hub['AE'].mean():.3f} and by factors "
     f"{hub['AE, factors'].mean():.3f}, between {hub['AE'].min():.3f} and {hub['AE'].max():.3f} from graph to graph by skip-gram, so part of the "
     "order of distances leaks into the pooled counts.",
 )
@@ -582,6 +594,7 @@ table = pd.DataFrame(
     {"rounds": [p.rounds for p in starts], "most walks in flight / cap": [float(p.live.max() / cap) for p in starts]},
     index=pd.Index(sweep, name="walks per node and pipeline"),
 )
+pipelined = table.rounds
 lab.table(
     table,
     caption=f"Pipelines of {sweep[int(table.rounds.argmin())]} walks per node need the fewest rounds, {table.rounds.min()}; thinner ones "
@@ -626,7 +639,7 @@ sampling = {
 
 # %%
 jumping = {
-    "big moves divide the rounds exactly": lab.within(
+    "big moves divide the rounds exactly (arithmetic; checks the code)": lab.within(
         max(abs(rounds[e] - np.ceil(rounds[1] / e)) for e in rounds.index), 0, 0
     ),
     "big moves leave the error within 5 %": lab.below(np.abs(jumps.error - 1).max(), 0.05),
@@ -638,7 +651,12 @@ jumping = {
 scheduling = {
     "rounds within 15 % of the closed forms": lab.within(agree["sequential"], 0.85, 1.15)
     & lab.within(agree["filled"], 0.85, 1.15),
-    "never more walks in flight than the cap": lab.below(max(p.live.max() for p in plans.values()), cap + 1),
+    "the paper's pipeline, at its best width, needs fewer rounds than batches": lab.below(
+        pipelined.min(), plans["sequential"].rounds
+    ),
+    "never more walks in flight than the cap": lab.below(
+        max(p.live.max() for p in [*plans.values(), *starts]), cap + 1
+    ),
     "alias draws faster than binary search": lab.below(
         lab.volatile(nanoseconds["alias"]), lab.volatile(nanoseconds["binary"])
     ),
@@ -647,13 +665,16 @@ scheduling = {
 # %%
 lab.claim(
     "lin2019fullppr",
-    "Monte Carlo personalised PageRank of all sources is as accurate as predicted, and big moves, pipelines and alias tables make its rounds few and cheap",
+    "Monte Carlo personalised PageRank of all sources is as accurate as predicted, big moves and pipelines make its rounds few, and alias tables its draws cheap",
     measured={
         "L2 error over its closed form": l2_ratio,
         "L1 error over its closed form": l1_ratio,
         "rounds over closed form": list(agree.values()),
         "z-score of the estimate": bias,
         "rounds, every node small, eta = 1, 2, 4": rounds,
+        "rounds, batches": plans["sequential"].rounds,
+        "rounds, pipelines of growing width": pipelined,
+        "walks in flight over the cap, pipelines": [float(p.live.max() / cap) for p in starts],
         "L2 error after big moves over its closed form": jumps.error,
         "jumps per step, eta = 4, with large nodes": mixed.ratio,
         "nanoseconds a draw, alias": lab.volatile(nanoseconds["alias"]),
@@ -829,7 +850,7 @@ lab.table(
 # axes are rotated and the comparison would be empty.
 
 # %%
-pairs = lab.seeds(5)
+pairs = lab.seeds(3)
 houses = lab.pick(ci=6, gpu=50)
 first = [data.rings_of_houses(houses=houses, seed=s) for s in pairs]
 second = [data.rings_of_houses(houses=houses, seed=s + 500) for s in pairs]
@@ -837,7 +858,8 @@ known = [walk_statistics(g, seed=s, device=lab.device()) for s, g in zip(pairs, 
 unseen = [
     walk_statistics(g, buckets=k.buckets, seed=s + 500, device=lab.device()) for s, g, k in zip(pairs, second, known)
 ]
-model = train_irwe(known, seeds=pairs, epochs=lab.pick(ci=150, gpu=1000))
+budget = {"epochs": lab.pick(ci=600, gpu=3000), "lr": 3e-3}
+model, short = train_irwe(known, seeds=pairs, **budget), train_irwe(known[:1], seeds=pairs[:1], epochs=150)
 arms = pd.DataFrame(
     [sx.inductive_arms(model, i, first[i], second[i], known[i], unseen[i], seed=s) for i, s in enumerate(pairs)]
 )
@@ -863,6 +885,16 @@ lab.figure(
 # judged against them. For positions compare $r\,\Theta$, $\sqrt r\,\Theta$ and
 # $\sqrt r$: the square root (Hellinger's geometry of frequencies) and the number of columns both matter before any
 # network is trained.
+
+# %%
+brief = sx.inductive_arms(short, 0, first[0], second[0], known[0], unseen[0], seed=pairs[0])
+steps = {len(short.history): brief, len(model.history): arms.loc[0]}
+table = pd.DataFrame(dict(steps)).T[["role psi", "role statistics", "nmi gamma", "nmi sqrt(r)"]]
+lab.table(
+    table.rename_axis("steps"),
+    caption=f"First pair: from {len(short.history)} to {len(model.history)} steps psi goes from {brief['role psi']:.2f} to "
+    f"{arms['role psi'][0]:.2f}, gamma from {brief['nmi gamma']:.2f} to {arms['nmi gamma'][0]:.2f}.",
+)
 
 # %%
 psi, gamma = arms["role psi"], arms["nmi gamma"]
@@ -914,7 +946,8 @@ lab.claim(
         "patterns follow their law": lab.exceeds(fit_p, 1e-3),
     },
     scaled=f"{len(pairs)} pairs of planted graphs, {first[0].num_nodes} nodes, {len(model.history)} steps of Adam, one encoder layer",
-    reason="what is lost is lost after the statistics: with the same walks, the untrained statistics reach "
+    reason=f"on the first pair psi has {brief['role psi']:.2f} after {len(short.history)} steps and {psi[0]:.2f} after {len(model.history)}, "
+    f"gamma {brief['nmi gamma']:.2f} and {gamma[0]:.2f}: what psi misses may be our budget. With the same walks, the untrained statistics reach "
     f"{mean['role statistics']:.2f} on roles and sqrt(r) {mean['nmi sqrt(r)']:.2f} on communities. Inside the unseen graph a linear "
     f"classifier reads communities from gamma ({mean['probe gamma']:.2f}) and from r Theta ({mean['probe r Theta']:.2f}): position is "
     "kept, but not as distances that k-means can see",
@@ -975,8 +1008,8 @@ lab.table(
 #
 # **Does it matter for labels?** Each matrix is turned into positive pointwise mutual information and factorised, just as
 # DeepWalk's co-occurrences are. Both sides have 20 candidates chosen on validation nodes: 20 orbit adjacencies at one
-# dimension, or ten windows at two. Three graphs: one where only *which pairs share a star* shows the class; the
-# same with stars filled without regard to class; and a plain block model where walks suffice.
+# dimension, or ten windows at two. Three graphs: one where *which pairs share a star* shows the class and two steps favour neither class on
+# average (the single entries of $P^2$ still differ, but their factors mix them); the same with stars filled without regard to class; and a plain block model where walks suffice.
 
 # %%
 five = lab.seeds(5)
@@ -1007,7 +1040,7 @@ nothing = test["null"]["orbit PMI"] - test["null"]["walk PMI"]
 null_best = test["null"].mean().max()
 lab.claim(
     "windels2024graphlets",
-    "Walks see a few sums of the orbit adjacencies; the others carry information on labels that no walk has",
+    "Walks see a few sums of the orbit adjacencies; the others part pairs that no walk can, and show labels that factors of walk PMI miss",
     measured={
         "planted, orbits - walks": ahead,
         "block model, orbits - walks": plain,
@@ -1085,9 +1118,11 @@ lab.table(
 #   classes and scales is known. That lets one mechanism be tested at a time. It is also the limit: that a walk's bias does
 #   not pay on a block model does not say that it never pays on a social network. Cora and the chameleon pages are the
 #   exceptions, and no verdict rests on them.
-# - Walks are fewer and shorter and dimensions smaller than in the papers; every baseline has the same number of settings to
-#   choose from as the method.
+# - Walks are fewer and shorter and dimensions smaller than in the papers; where settings are chosen (node2vec, FastRP,
+#   graphlets), baseline and method choose among equally many; elsewhere each arm keeps one setting.
 # - The `gpu` profile enlarges the graphs and lengthens training; the strongly regular graphs are the same in both.
+# - How IRWE's statistics are scaled before they enter the network was chosen on three pilot pairs of the same family. Its
+#   length of training is not converged in `ci`.
 # - PhUSION's embedding of whole graphs is not part of this chapter. IRWE's layer widths are ours, and its contrastive loss
 #   is taken in expectation instead of sampled.
 # - Times are of one core; ratios between languages and machines of different papers are not reproduced.

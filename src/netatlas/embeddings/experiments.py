@@ -352,6 +352,7 @@ def fastrp_arms(
         "same matrix, SVD": lambda: similarity_svd(adjacency, weights=weights, beta=beta, **size),
         f"FastRP, beta = {other:g}": lambda: fastrp(adjacency, weights=weights, beta=other, **size),
         "FastRP, one hop": lambda: fastrp(adjacency, weights=(1.0,), beta=beta, **size),
+        "one hop, SVD": lambda: similarity_svd(adjacency, weights=(1.0,), beta=beta, **size),
         "DeepWalk": lambda: _walk_embedding(
             adjacency, dimension, walks_per_node, length, walking["window"], walking["rate"], seed
         ),

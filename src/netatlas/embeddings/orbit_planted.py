@@ -1,4 +1,4 @@
-"""A graph whose labels are invisible to walks and plain to one orbit adjacency."""
+"""A graph whose labels are plain to one orbit adjacency, while two steps of a walk favour neither class."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ def orbit_planted_graph(
     Every label node joins ``hubs`` hubs, each of four label nodes of its own class, and ``middles`` middles, each of
     degree two with one label node of either class. Two steps from a label node lead with probability
     :math:`\frac25 \cdot \frac34 = 0.3` to another node of its class and with :math:`\frac35 \cdot \frac12 = 0.3`
-    to one of the other (at the default sizes), so that walks of two steps carry no class signal. But the leaves of a
+    to one of the other (at the default sizes), so that two steps favour neither class (single
+    entries of :math:`P^2` still differ: a hub gives less than a middle). The leaves of a
     star share a centre of degree three or more: a hub, never a middle. The orbit adjacency (6,6) joins label nodes of
     equal class only.
 
