@@ -745,7 +745,7 @@ axis.axhline(degree.mean(), linestyle="--", label="degree alone")
 axis.axhline(role_chance, linestyle=":", label="chance")
 axis.axvline(community_chance, linestyle=":")
 axis.set(xlabel="accuracy on communities", ylabel="accuracy on roles", title="Seven proximities, two readings")
-axis.legend()
+axis.legend(loc="center right", bbox_to_anchor=(0.95, 0.28))
 lab.figure(
     fig,
     caption=f"The reading decides. SVD: communities {svd.community.min():.2f} to {svd.community.max():.2f}, roles "

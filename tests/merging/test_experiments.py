@@ -45,7 +45,7 @@ def labelled(n=40, d=6, classes=4, seed=0):
 
 def test_exact_checks_separate_right_from_wrong():
     errors = list(ex.exact_checks(3).values())
-    assert max(errors[:6]) < 1e-10 and min(errors[6:]) > 1e-3
+    assert max(errors[:-2]) < 1e-10 and min(errors[-2:]) > 1e-3
 
 
 def test_residual_wiring_of_the_core_network():
@@ -116,6 +116,48 @@ def test_fusion_comparison_ends_at_the_parents():
     assert ex.function_gap(first, arms["OT, weights"], data[0]).max() < 1e-5
     assert set(ex.comparison_rows(result)) == set(arms)
     assert ex.better_mode(result, list(arms), 1.0) == next(iter(arms))
+
+
+def test_random_orders_are_averaged_and_leave_a_parent_alone():
+    first, second, data = mlps([0, 1]), mlps([2, 3]), labelled()
+    torch.testing.assert_close(ex.random_order_accuracy(first, second, data, share=0.0), first.accuracy(*data))
+    single = [ex.random_order_accuracy(first, second, data, orders=1, seed=2 * k) for k in range(3)]
+    three = ex.random_order_accuracy(first, second, data, orders=3)
+    torch.testing.assert_close(three, torch.stack(single).mean(0))
+    with pytest.raises(ValueError, match="one order"):
+        ex.random_order_accuracy(first, second, data, orders=0)
+
+
+def test_points_show_no_negative_zero():
+    assert ex.points(torch.tensor([-0.0001, -0.0001])) == "+0.0 ± 0.0"
+    assert ex.points(torch.tensor([-0.02, -0.04])) == "-3.0 ± 1.0"
+
+
+def test_half_way_is_the_point_at_one_half_or_the_mean_beside_it():
+    accuracy = torch.arange(8.0).reshape(4, 2)
+    line = ex.PortraitLine([0.0, 1 / 3, 2 / 3, 1.0], accuracy, 1.0)
+    torch.testing.assert_close(ex.half_way(line), accuracy[1:3].mean(0))
+    line = ex.PortraitLine([0.0, 0.5, 0.75, 1.0], accuracy, 1.0)
+    torch.testing.assert_close(ex.half_way(line), accuracy[1])
+
+
+def test_accuracy_at_an_exact_loss_is_interpolated():
+    old = torch.tensor([[0.9, 0.9], [0.88, 0.95], [0.8, 0.9]], dtype=torch.float64)
+    new = torch.tensor([[0.1, 0.1], [0.3, 0.2], [0.5, 0.4]], dtype=torch.float64)
+    expected = torch.tensor([0.3 + 0.2 * 3 / 8, 0.4], dtype=torch.float64)
+    torch.testing.assert_close(ex.accuracy_at_loss(old, new, 0.05), expected)
+    with pytest.raises(ValueError, match="curves"):
+        ex.accuracy_at_loss(old, new[:2])
+
+
+def test_robust_finetuning_starts_at_the_base_and_ends_at_the_child():
+    base, child, data = mlps([0, 1]), mlps([2, 3]), labelled()
+    other = labelled(seed=1)
+    trade = ex.robust_finetuning(base, child, (data, other), [0.0, 0.5, 1.0], (data, other))
+    assert set(trade) == {"isotropic", "Fisher", "shuffled Fisher", "ensemble"}
+    for old, new in trade.values():
+        torch.testing.assert_close(old[0], base.accuracy(*data))
+        torch.testing.assert_close(new[-1], child.accuracy(*other))
 
 
 def test_different_widths_and_largest_neurons_have_the_narrow_shapes():
@@ -228,6 +270,20 @@ def test_rank_correlations():
     assert set(ex.within_pairs_spearman(space, flops, rising).values()) == {1.0}
     null = ex.shuffled_spearman(space, flops, rising)
     assert 0.4 < null < 0.95
+
+
+def test_bootstrap_interval_of_a_certain_order_is_a_point():
+    space = stitching_space([2, 2, 2])
+    flops = torch.arange(len(space))
+    certain = (torch.arange(20) < torch.arange(len(space))[:, None])[:, None]
+    assert certain.shape == (len(space), 1, 20)
+    wide = certain.repeat_interleave(50, 2)
+    ends = ex.bootstrap_spearman(space, flops, wide, repeats=20)
+    assert all(low == pytest.approx(1.0) and high == pytest.approx(1.0) for low, high in ends.values())
+    coins = torch.rand(len(space), 3, 30, generator=torch.Generator().manual_seed(0)) < 0.5
+    assert all(low < high for low, high in ex.bootstrap_spearman(space, flops, coins, repeats=50).values())
+    with pytest.raises(ValueError, match="level"):
+        ex.bootstrap_spearman(space, flops, coins, level=1.0)
 
 
 def test_configurations_are_uniform_and_targets_are_distributions():

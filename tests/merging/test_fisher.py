@@ -97,6 +97,79 @@ def test_convolutional_network_against_the_definition():
         torch.testing.assert_close(value, expected[name])
 
 
+class Twice(nn.Module):
+    """One layer used twice; with ``tied`` its transpose is used as well."""
+
+    def __init__(self, tied=False):
+        super().__init__()
+        self.a, self.b, self.tied = nn.Linear(5, 5, bias=not tied), nn.Linear(5, 3), tied
+
+    def forward(self, x):
+        h = torch.tanh(self.a(x))
+        return self.b(h @ self.a.weight if self.tied else torch.tanh(self.a(h)))
+
+
+class Tokens(nn.Module):
+    """Tokens through one layer, kept as an axis or flattened into the batch, and averaged."""
+
+    def __init__(self, flat=False):
+        super().__init__()
+        self.a, self.b, self.flat = nn.Linear(5, 4), nn.Linear(4, 3), flat
+
+    def forward(self, x):
+        h = torch.tanh(self.a(x.reshape(-1, 5) if self.flat else x))
+        return self.b(h.reshape(len(x), -1, 4).mean(1))
+
+
+SHARED = {
+    "a layer used twice": (Twice, (7, 5)),
+    "a tied layer": (lambda: Twice(tied=True), (7, 5)),
+    "tokens": (Tokens, (7, 6, 5)),
+    "tokens flattened into the batch": (lambda: Tokens(flat=True), (7, 6, 5)),
+    "activation in place": (lambda: nn.Sequential(nn.Linear(5, 6), nn.ReLU(inplace=True), nn.Linear(6, 3)), (7, 5)),
+    "strided convolution without bias": (
+        lambda: nn.Sequential(
+            nn.Conv2d(2, 4, 3, stride=2, padding=1, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3)
+        ),
+        (7, 2, 4, 4),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SHARED)
+def test_layers_that_are_not_used_once_and_plainly(case):
+    build, shape = SHARED[case]
+    torch.manual_seed(0)
+    model, x = build().double(), torch.randn(shape, dtype=torch.float64)
+    expected = loop_fisher(model, x, lambda logp, n, y: logp[y].exp().detach())
+    for name, value in diagonal_fisher(model, x, chunk=3).items():
+        torch.testing.assert_close(value, expected[name])
+
+
+class Tied(nn.Module):
+    """A layer whose weight is used twice, one whose output is changed in place, and one called on positions."""
+
+    def __init__(self):
+        super().__init__()
+        self.tied = nn.Linear(5, 5)
+        self.rectified = nn.Linear(5, 4)
+        self.mixed = nn.Linear(2, 3)
+        self.norm = nn.LayerNorm(6)
+
+    def forward(self, x):
+        h = torch.tanh(self.tied(x)) @ self.tied.weight
+        h = torch.relu_(self.rectified(h))
+        return self.norm(self.mixed(h.reshape(len(x), 2, 2)).flatten(1))
+
+
+def test_layers_used_in_unusual_ways_against_the_definition():
+    torch.manual_seed(0)
+    model, x = Tied().double(), examples()
+    expected = loop_fisher(model, x, lambda logp, n, y: logp[y].exp())
+    for name, value in diagonal_fisher(model, x, chunk=5).items():
+        torch.testing.assert_close(value, expected[name])
+
+
 def test_parameters_can_be_given_and_training_mode_is_restored():
     model, other, x = network(0), network(1), examples()
     model.train()

@@ -305,3 +305,19 @@ def test_meta_device():
     assert weight_cost(torch.empty(3, 5, device="meta"), torch.empty(4, 5, device="meta")).shape == (3, 4)
     assert activation_cost(torch.empty(9, 3, device="meta"), torch.empty(9, 4, device="meta")).shape == (3, 4)
     assert move_columns(torch.empty(2, 3, 5, 5, device="meta"), torch.empty(3, 4, device="meta")).shape == (2, 4, 5, 5)
+
+
+def test_distances_of_neurons_that_almost_coincide():
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(30, 400, generator=generator)
+    b = a[torch.randperm(30, generator=generator)] + 1e-4 * torch.randn(30, 400, generator=generator)
+    exact = torch.cdist(a.double(), b.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    torch.testing.assert_close(weight_cost(a, b).double(), exact, rtol=5e-6, atol=0)
+
+
+def test_assignment_is_the_transport_of_uniform_masses():
+    cost = torch.rand(12, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assigned, transported = transport_map(cost), transport_map(cost, source_mass=torch.ones(12))
+    torch.testing.assert_close(assigned.rows, transported.rows)
+    assert transported.order is None
+    torch.testing.assert_close(assigned.rows.T @ cost, cost[assigned.order])

@@ -100,7 +100,7 @@ def portrait_figure(kept: pd.DataFrame, community_chance: float, role_chance: fl
         near: points closer than this share a column of names.
     """
     fig, axis = plt.subplots(figsize=(6.6, 5))
-    axis.plot([community_chance, 1], [1, role_chance], linestyle=":", label="one for the other")
+    axis.plot([community_chance, 1], [1, role_chance], linestyle=":", alpha=0.5, label="one for the other")
     axis.scatter(kept.community, kept.role, color="C1", zorder=3)
     rest = kept.sort_values("role", ascending=False)
     while len(rest):
@@ -108,16 +108,17 @@ def portrait_figure(kept: pd.DataFrame, community_chance: float, role_chance: fl
         close = np.hypot(rest.community - first.community, rest.role - first.role) < near
         group, rest = rest[close], rest[~close]
         right = first.community > 0.5
+        below = len(group) > 1
         axis.annotate(
             "\n".join(group.index),
-            (group.community.mean(), group.role.max()),
-            xytext=(-8 if right else 8, 4 if len(group) > 1 else 0),
+            (group.community.mean(), group.role.min()),
+            xytext=(0, -8) if below else (-8 if right else 8, 0),
             textcoords="offset points",
             ha="right" if right else "left",
-            va="bottom" if len(group) > 1 else "center",
+            va="top" if below else "center",
             fontsize=9,
         )
     axis.set(xlabel="accuracy on communities", ylabel="accuracy on roles", title="What an embedding keeps")
-    axis.set(xlim=(0.1, 1.05), ylim=(0.22, 1.02))
+    axis.set(xlim=(0.1, 1.05), ylim=(-0.05, 1.03))
     axis.legend(loc="upper right")
     return fig

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from netatlas.core.nn import MLP, ConvNet, ResNet
+from netatlas.core.stats import stderr
 from netatlas.core.train import Ensemble, fit_many, stack_members
 
 from .average import prediction_ensemble
@@ -162,6 +164,45 @@ def aligned_sources(
         moved, _ = transport_network(a, b, wiring=wiring, activations=tuple(values), **transport)
         arms["OT, activations"].append(moved)
     return {name: stack(states) for name, states in arms.items()}
+
+
+def random_order_accuracy(
+    source: Ensemble, reference: Ensemble, test: Labelled, *, orders: int = 16, share: float = 0.5, seed: int = 0
+) -> Float[Tensor, " members"]:
+    """Accuracy of each pair's average when the first parent's neurons are put in random orders, mean over the orders.
+
+    Args:
+        source, reference: M pairs of networks of equal widths.
+        test: inputs and labels.
+        orders: random orders a pair.
+        share: of the second parent.
+        seed: of the orders.
+
+    Raises:
+        ValueError: fewer than one order.
+    """
+    if orders < 1:
+        raise ValueError(f"expected at least one order, got {orders}")
+    wiring = wiring_for(reference.module)
+    total = torch.zeros(len(source), dtype=torch.float64)
+    for number in range(orders):
+        states = [member(source.params, pair) for pair in range(len(source))]
+        for pair, state in enumerate(states):
+            order = random_permutations(state, seed=seed + number * len(states) + pair, wiring=wiring)
+            states[pair] = permute_network(state, order, wiring=wiring)
+        merged = with_weights(reference, blend(stack(states), reference.params, share))
+        total += merged.accuracy(*test).cpu()
+    return total / orders
+
+
+def points(change: Float[Tensor, " members"]) -> str:
+    """A difference of accuracies in percentage points, mean and standard error: ``"+1.2 ± 0.4"``.
+
+    A standard error that would be rounded to nothing gets a second digit, and no zero has a sign of its own.
+    """
+    mean, error = 100 * float(change.mean()), 100 * stderr(change)
+    digits = 2 if 0 < error < 0.05 else 1
+    return f"{round(mean, digits) + 0.0:+.{digits}f} ± {error:.{digits}f}"
 
 
 def fusion_comparison(
@@ -530,6 +571,14 @@ def portrait(
     return lines
 
 
+def half_way(line: PortraitLine) -> Float[Tensor, " members"]:
+    """Accuracy at share one half; without a point there, the mean of the two points nearest to it."""
+    nearest = sorted(range(len(line.shares)), key=lambda i: abs(line.shares[i] - 0.5))[:2]
+    if abs(line.shares[nearest[0]] - 0.5) < 1e-9:
+        return line.accuracy[nearest[0]]
+    return line.accuracy[nearest].mean(0)
+
+
 def best_inside(line: PortraitLine) -> float:
     """Best mean accuracy strictly between the parents."""
     inside = [i for i, share in enumerate(line.shares) if 0 < share < 1]
@@ -582,8 +631,16 @@ def configuration_accuracy(
     stitched: Ensemble, inputs: Tensor, labels: Tensor, configurations: Sequence[int] | None = None
 ) -> Float[Tensor, "configurations members"]:
     """Accuracy of every configuration of every member."""
+    return configuration_hits(stitched, inputs, labels, configurations).double().mean(-1)
+
+
+def configuration_hits(
+    stitched: Ensemble, inputs: Tensor, labels: Tensor, configurations: Sequence[int] | None = None
+) -> Bool[Tensor, "configurations members examples"]:
+    """Whether every configuration of every member classifies each input correctly."""
     indices = range(len(stitched.module.configurations)) if configurations is None else configurations
-    return torch.stack([stitched.accuracy(inputs, labels, batch_size=256, configuration=i).cpu() for i in indices])
+    outputs = (stitched.predict(inputs, batch_size=256, configuration=i) for i in indices)
+    return torch.stack([(output.argmax(-1) == labels).cpu() for output in outputs])
 
 
 def configuration_flops(stitched: Ensemble) -> Int[Tensor, " configurations"]:
@@ -644,6 +701,46 @@ def within_pairs_spearman(
     return result
 
 
+def bootstrap_spearman(
+    space: Sequence[Configuration],
+    flops: Tensor,
+    hits: Bool[Tensor, "configurations members examples"],
+    *,
+    repeats: int = 200,
+    level: float = 0.9,
+    seed: int = 0,
+) -> dict[tuple[int, int], tuple[float, float]]:
+    """Percentile interval of :func:`within_pairs_spearman` over resampled test images, the networks held fixed.
+
+    Args:
+        space: configurations.
+        flops: their multiply-adds.
+        hits: what :func:`configuration_hits` returns; accuracy is averaged over members.
+        repeats: bootstrap samples.
+        level: coverage.
+        seed: of the resampling.
+
+    Returns:
+        Lower and upper end by pair of anchors.
+
+    Raises:
+        ValueError: fewer than two samples or a level outside (0, 1).
+    """
+    if repeats < 2 or not 0 < level < 1:
+        raise ValueError(f"expected two samples or more and a level in (0, 1), got {repeats} and {level}")
+    generator = torch.Generator().manual_seed(seed)
+    count = hits.shape[-1]
+    drawn = [torch.randint(count, (count,), generator=generator).bincount(minlength=count) for _ in range(repeats)]
+    resampled = hits.double().mean(1) @ torch.stack(drawn, 1).double() / count
+    # Weighted sums of equal accuracies differ in their last digits, and ranks would take that for an order.
+    every = [within_pairs_spearman(space, flops, accuracy.round(decimals=9)) for accuracy in resampled.unbind(1)]
+    tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
+    ends = {
+        pair: torch.tensor([values[pair] for values in every], dtype=torch.float64).quantile(tails) for pair in every[0]
+    }
+    return {pair: (float(low), float(high)) for pair, (low, high) in ends.items()}
+
+
 def shuffled_spearman(
     space: Sequence[Configuration], flops: Tensor, accuracy: Tensor, *, repeats: int = 200, seed: int = 0
 ) -> float:
@@ -691,8 +788,8 @@ def individually_trained(
 ) -> tuple[list[Ensemble], list[int]]:
     """Networks trained by themselves, as long as does best on validation data.
 
-    Each group of widths is trained for the first length; the first seed of its last width then tries the other lengths,
-    and where one of them does better on validation data the whole group is trained for that long instead.
+    Each group of widths is trained for the first length; its last width then tries the other lengths with every seed,
+    and where one of them does better on validation data on average the whole group is trained for that long instead.
 
     Args:
         train: ``train(width, epochs, seeds=...)`` returns an ensemble.
@@ -712,11 +809,13 @@ def individually_trained(
     chosen, lengths = [], []
     for widths in groups:
         trained = [train(width, epochs[0], seeds=seeds) for width in widths]
-        scores = [float(trained[-1].accuracy(*pick)[0])]
-        scores += [float(train(widths[-1], length, seeds=seeds[:1]).accuracy(*pick)[0]) for length in epochs[1:]]
-        best = epochs[scores.index(max(scores))]
-        chosen += trained if best == epochs[0] else [train(width, best, seeds=seeds) for width in widths]
-        lengths.append(best)
+        tried = [trained[-1], *(train(widths[-1], length, seeds=seeds) for length in epochs[1:])]
+        scores = [float(network.accuracy(*pick).mean()) for network in tried]
+        best = scores.index(max(scores))
+        if best:
+            trained = [*(train(width, epochs[best], seeds=seeds) for width in widths[:-1]), tried[best]]
+        chosen += trained
+        lengths.append(epochs[best])
     return chosen, lengths
 
 
@@ -773,6 +872,10 @@ def exact_checks(seed: int = 0) -> dict[str, float]:
     state = {name: value.detach().clone() for name, value in model.named_parameters()}
     copy = permute_network(state, random_permutations(state, seed=seed))
     returned, _ = transport_network(copy, state)
+    twisted = deepcopy(model)
+    twisted.load_state_dict(copy)
+    values = preactivations(twisted, x), preactivations(model, x)
+    returned_by_activations, _ = transport_network(copy, state, activations=values)
     doubled = _doubled(state)
     corrected, _ = transport_network(doubled, state, corrected=True)
     published, _ = transport_network(doubled, state)
@@ -783,7 +886,8 @@ def exact_checks(seed: int = 0) -> dict[str, float]:
     initialize_stitches(twin, x)
     summed, normalised = _least_squares_merge(seed)
     return {
-        "OT: permuted copy transported back": _gap(returned, state),
+        "OT: permuted copy transported back, weights": _gap(returned, state),
+        "OT: permuted copy transported back, activations": _gap(returned_by_activations, state),
         "OT: doubled neurons, corrected maps": _gap(corrected, state),
         "Fisher: logistic regression, closed form": float((fisher - (p * (1 - p)).T @ z**2 / len(z)).abs().max()),
         "Fisher: layer products against per-example gradients": _gap(factorised, general),
@@ -858,6 +962,8 @@ def robust_finetuning(
     data: tuple[Labelled, Labelled],
     shares: Sequence[float],
     domains: tuple[Labelled, Labelled],
+    *,
+    seed: int = 0,
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Merge networks with their own fine-tuned children, and test on the old and on the new domain.
 
@@ -866,10 +972,40 @@ def robust_finetuning(
         data: training examples of each, for the Fishers.
         shares: coefficients of the child.
         domains: test data of the old and of the new domain.
+        seed: of the shuffled Fisher.
 
     Returns:
-        By arm (``"isotropic"``, ``"Fisher"``, ``"ensemble"``): accuracy on the old and on the new domain, ``[S]`` each.
+        By arm (``"isotropic"``, ``"Fisher"``, ``"shuffled Fisher"``, ``"ensemble"``): accuracy on the old and on the
+        new domain, ``[S, M]`` each.
     """
-    arms = fisher_arms(base, child, data, arms=("isotropic", "Fisher"))
+    arms = fisher_arms(base, child, data, arms=("isotropic", "Fisher", "shuffled Fisher"), seed=seed)
     old, new = (fisher_comparison(base, child, arms, shares, part, None).validation for part in domains)
-    return {arm: (old[arm].mean(1), new[arm].mean(1)) for arm in old}
+    return {arm: (old[arm], new[arm]) for arm in old}
+
+
+def accuracy_at_loss(
+    old: Float[Tensor, "shares members"], new: Float[Tensor, "shares members"], loss: float = 0.05
+) -> Float[Tensor, " members"]:
+    """Accuracy on the new domain where the old domain's has just fallen by ``loss``, between the points of the curve.
+
+    Each member's curve starts at its first share; the first crossing counts, interpolated linearly. Where the old
+    domain never loses that much, it is the new domain's accuracy at the last share.
+
+    Args:
+        old, new: accuracies on the two domains along the shares.
+        loss: accepted loss on the old domain.
+
+    Raises:
+        ValueError: curves of different shapes or fewer than two shares, or a negative loss.
+    """
+    if old.shape != new.shape or old.ndim != 2 or len(old) < 2 or loss < 0:
+        raise ValueError(
+            f"expected two curves [shares, members] and a loss of 0 or more, got {tuple(old.shape)}, "
+            f"{tuple(new.shape)} and {loss}"
+        )
+    fallen = old < old[0] - loss
+    after = torch.where(fallen.any(0), fallen.int().argmax(0), len(old) - 1)[None]
+    ends = [curve.gather(0, index)[0] for curve in (old, new) for index in (after - 1, after)]
+    old_before, old_after, new_before, new_after = ends
+    part = torch.where(fallen.any(0), (old_before - old[0] + loss) / (old_before - old_after), 1.0)
+    return new_before + part * (new_after - new_before)

@@ -265,10 +265,10 @@ def mlp_diagonal_fisher(
     activation: str = "relu",
     generator: torch.Generator | None = None,
 ) -> dict[str, Tensor]:
-    r"""Diagonal Fisher information of a fully connected classifier, two matrix products a layer.
+    r"""Diagonal Fisher information of a fully connected classifier without per-example gradients.
 
     The gradient of a dense layer is an outer product, so its square factorises, and the sum over examples and labels
-    is a product of matrices:
+    is a product of matrices. A layer costs one product forward, one a label backward, and one for the squares:
 
     .. math::
 

@@ -175,10 +175,20 @@ def activation_cost(
 
 
 def _distances(a: Tensor, b: Tensor) -> Tensor:
-    # The squares nearly cancel for neurons that coincide; single precision would report about 1e-3 for them.
+    def summed_squares(a: Tensor, b: Tensor) -> Tensor:
+        return torch.linalg.vector_norm(a, dim=1).square()[:, None] + torch.linalg.vector_norm(b, dim=1).square()
+
+    if a.dtype == b.dtype == torch.float32 and not a.is_meta:
+        norms = summed_squares(a, b)
+        squares = torch.addmm(norms, a, b.T, alpha=-2)
+        # The squares nearly cancel for neurons that almost coincide, which single precision would not resolve.
+        near = (squares < 0.1 * norms).nonzero()
+        if len(near) <= len(a) + len(b):
+            i, j = near.T
+            squares[i, j] = torch.linalg.vector_norm(a[i] - b[j], dim=1).square()
+            return squares.clamp_min_(0).sqrt_()
     a64, b64 = a.double(), b.double()
-    squares = torch.addmm(torch.linalg.vecdot(b64, b64)[None], a64, b64.T, alpha=-2)
-    return squares.add_(torch.linalg.vecdot(a64, a64)[:, None]).clamp_min_(0).sqrt_().to(a.dtype)
+    return torch.addmm(summed_squares(a64, b64), a64, b64.T, alpha=-2).clamp_min_(0).sqrt_().to(a.dtype)
 
 
 def transport_map(

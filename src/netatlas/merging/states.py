@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
@@ -48,7 +49,7 @@ def check_finite(value: Tensor, name: str) -> None:
     if value.is_meta or value.numel() == 0:
         return
     # Extremes carry NaN and infinity along and need no mask as large as the tensor.
-    if not all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(value)):
+    if not all(math.isfinite(extreme) for extreme in torch.aminmax(value.detach())):
         raise ValueError(f"expected finite entries in {name}, got NaN or infinity")
 
 

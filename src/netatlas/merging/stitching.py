@@ -385,17 +385,24 @@ def least_squares_stitch(
         raise ValueError(f"expected features of the same samples, got {tuple(source.shape)} and {tuple(target.shape)}")
     check_finite(source, "the source features")
     check_finite(target, "the target features")
-    mean_a = source.mean(-2, keepdim=True, dtype=torch.float64)
-    mean_b = target.mean(-2, keepdim=True, dtype=torch.float64)
     *batch, samples, d_a = source.shape
-    gram = torch.zeros(*batch, d_a, d_a, dtype=torch.float64, device=source.device)
-    cross = torch.zeros(*batch, d_a, target.shape[-1], dtype=torch.float64, device=source.device)
+    exact = {"dtype": torch.float64, "device": source.device}
+    gram = torch.zeros(*batch, d_a, d_a, **exact)
+    cross = torch.zeros(*batch, d_a, target.shape[-1], **exact)
+    sum_a, sum_b = torch.zeros(*batch, 1, d_a, **exact), torch.zeros(*batch, 1, target.shape[-1], **exact)
+    # Centering first keeps the bias from worsening the conditioning of the normal equations; the means are rounded, and
+    # what they leave over is taken off at the end.
+    shift_a, shift_b = (x.mean(-2, keepdim=True).double() for x in (source, target))
     for start in range(0, samples, _ROWS):
-        # Centering first keeps the bias from worsening the conditioning of the normal equations.
-        a = source[..., start : start + _ROWS, :] - mean_a
-        b = target[..., start : start + _ROWS, :] - mean_b
+        a = source[..., start : start + _ROWS, :].double().sub(shift_a)
+        b = target[..., start : start + _ROWS, :].double().sub(shift_b)
         gram += a.mT @ a
         cross += a.mT @ b
+        sum_a += a.sum(-2, keepdim=True)
+        sum_b += b.sum(-2, keepdim=True)
+    gram -= sum_a.mT @ sum_a / samples
+    cross -= sum_a.mT @ sum_b / samples
+    mean_a, mean_b = shift_a + sum_a / samples, shift_b + sum_b / samples
     weight = _solve(gram, cross).mT
     bias = (mean_b - mean_a @ weight.mT).squeeze(-2)
     return weight.to(source.dtype), bias.to(source.dtype)
@@ -439,13 +446,13 @@ def initialize_stitches(network: StitchableNetwork, inputs: Tensor, *, shuffle_s
     # All hand-overs that leave one block share its Gram matrix: one factorisation, their targets side by side.
     for (first, block, second), items in groups.items():
         source = streams[first][block + 1]
-        targets = torch.stack([streams[second][item.resume] for item in items])
-        if source.shape[:-1] != targets.shape[1:-1]:
-            raise ValueError(f"expected equal numbers of tokens, got {tuple(source.shape)}, {tuple(targets.shape[1:])}")
-        source, targets = source.flatten(0, -2), targets.flatten(1, -2)
+        targets = [streams[second][item.resume] for item in items]
+        if source.shape[:-1] != targets[0].shape[:-1]:
+            raise ValueError(f"expected equal numbers of tokens, got {tuple(source.shape)}, {tuple(targets[0].shape)}")
+        source, beside = source.flatten(0, -2), torch.cat([target.flatten(0, -2) for target in targets], 1)
         if shuffle_seed is not None:
-            targets = targets[:, torch.randperm(len(source), generator=generator).to(source.device)]
-        weight, bias = least_squares_stitch(source, targets.permute(1, 0, 2).flatten(1))
+            beside = beside[torch.randperm(len(source), generator=generator).to(source.device)]
+        weight, bias = least_squares_stitch(source, beside)
         parts = zip(weight.unflatten(0, (len(items), -1)), bias.unflatten(0, (len(items), -1)))
         for item, part in zip(items, parts):
             solutions[item.layer].append(part)
