@@ -7,11 +7,16 @@ from pathlib import Path
 from typing import Any
 
 
-def drop_thebe(app: Any, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
-    """Leave out the scripts of a live-code service that Jupyter Book adds to every page; the book works offline."""
-    kept = [
-        s for s in context.get("script_files", []) if "thebe" not in repr((s, getattr(s, "attributes", ""))).lower()
-    ]
+def drop_scripts(app: Any, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
+    """Leave out what Jupyter Book adds to every page: a live-code service's scripts, and MathJax a second time.
+
+    The book works offline, and Sphinx has added MathJax already, deferred, where a page has formulas.
+    """
+    kept = []
+    for script in context.get("script_files", []):
+        words = repr((script, getattr(script, "attributes", ""))).lower()
+        if "thebe" not in words and ("mathjax/" not in words or "defer" in words):
+            kept.append(script)
     context["script_files"] = kept
 
 
@@ -34,5 +39,5 @@ def setup(app: Any) -> dict[str, Any]:
         lines += ["", "**Used by** " + ", ".join(links), ""]
 
     app.connect("autodoc-process-docstring", add_usage, priority=900)
-    app.connect("html-page-context", drop_thebe, priority=999)
+    app.connect("html-page-context", drop_scripts, priority=999)
     return {"version": "1", "parallel_read_safe": True}
