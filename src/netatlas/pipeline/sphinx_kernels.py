@@ -14,7 +14,7 @@ def drop_scripts(app: Any, page: str, template: str, context: dict[str, Any], tr
     """
     kept = []
     for script in context.get("script_files", []):
-        words = repr((script, getattr(script, "attributes", ""))).lower()
+        words = str(script).lower()
         if "thebe" not in words and ("mathjax/" not in words or "defer" in words):
             kept.append(script)
     context["script_files"] = kept
