@@ -25,6 +25,7 @@ from netatlas.data.stand_ins import (
     digit_images,
     labelled_graph,
     page_graph,
+    routed_curves,
     strongly_regular_graphs,
 )
 from netatlas.data.store import ChecksumError, DatasetUnavailable
@@ -50,6 +51,7 @@ __all__ = [
     "names",
     "page_graph",
     "rings_of_houses",
+    "routed_curves",
     "sparse_regression",
     "spirals",
     "stochastic_block_model",

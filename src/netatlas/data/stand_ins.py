@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    import pandas as pd
     import torch
     from torch_geometric.data import Data
 
@@ -158,3 +159,24 @@ def strongly_regular_graphs(*, family: str | None = None) -> list[Data] | dict[s
         np.fill_diagonal(same, False)
         graphs.append(Data(edge_index=torch.from_numpy(np.stack(np.nonzero(same))), num_nodes=25))
     return graphs if family is not None else {"sr251256": graphs}
+
+
+def routed_curves() -> pd.DataFrame:
+    """Stand-in for the routed language models: final losses by a law of the published form, with noise.
+
+    Whatever is fitted to it finds the law that it was made with.
+    """
+    import pandas as pd
+
+    rng = np.random.default_rng(5)
+    sizes = [1.65e7, 2.73e7, 5.74e7, 1.32e8, 3.68e8, 1.309e9]
+    laws = {"S-Base": (0.11, 0.0095, 1.9), "RL-R": (0.12, 0.0115, 1.9), "Hash": (0.13, 0.012, 4.2)}
+    rows = []
+    for router, (b, c, start) in laws.items():
+        for size, experts in [(n, 2**k) for n in sizes for k in range(1, 10)]:
+            reach = np.log10(1 / (1 / (experts - 1 + start) + 1 / 400))
+            loss = 10 ** (1.11 - 0.084 * np.log10(size) - b * reach + c * reach * np.log10(size))
+            rows.append((router, size, experts, loss * 10 ** rng.normal(0, 0.002)))
+    rows += [("Dense", size, 1, 10 ** (1.085 - 0.0827 * np.log10(size))) for size in sizes if size != 1.32e8]
+    frame = pd.DataFrame(rows, columns=["router_type", "dense_parameter_count", "num_experts", "loss_validation"])
+    return frame.assign(hyper_id=range(len(frame)), step=250_000, k=1, seed=42, routing_frequency=0.5)
