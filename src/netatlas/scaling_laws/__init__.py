@@ -72,6 +72,7 @@ from .routing import (
     random_grammar,
     sinkhorn_assignment,
     train_routed,
+    training_texts,
 )
 
 __all__ = [
@@ -137,5 +138,6 @@ __all__ = [
     "static_loss",
     "talbot_nodes",
     "train_routed",
+    "training_texts",
     "two_nn_dimension",
 ]

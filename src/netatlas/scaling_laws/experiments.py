@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ from netatlas.scaling_laws.routed_law import (
     jackknife_sizes,
     predict_held_out_size,
 )
-from netatlas.scaling_laws.routing import ROUTERS, Grammar, RoutedModel, train_routed
+from netatlas.scaling_laws.routing import ROUTERS, Grammar, RoutedModel, train_routed, training_texts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,7 +150,8 @@ def routing_sweep(
         routers: Routers, ``"position"`` being the control.
     """
     require(experts[0] == 1, "expert counts that begin with 1", experts[0])
-    recipe = {"seeds": seeds, "steps": steps, "batch": batch}
+    recipe: dict[str, Any] = {"seeds": seeds, "steps": steps, "batch": batch}
+    recipe["texts"] = training_texts(grammar, **recipe)
     vocabulary = len(grammar.bias)
     dense = [train_routed(RoutedModel(vocabulary, n), grammar, **recipe).loss for n in hidden]
     found = {}

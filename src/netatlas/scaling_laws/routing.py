@@ -102,11 +102,12 @@ def sinkhorn_assignment(
     """
     require(steps >= 1 and temperature > 0, "one step and a positive temperature", (steps, temperature))
     spread = scores.std(dim=(-2, -1), keepdim=True) if scores[..., 0].numel() > 1 else torch.ones_like(scores)
-    log = scores / (temperature * spread.clamp_min(1e-8))
+    scaled = scores / (temperature * spread.clamp_min(1e-8))
+    plan = (scaled - scaled.amax(-1, keepdim=True)).exp().clamp_min(1e-30)
     for _ in range(steps):
-        log = log - log.logsumexp(-1, keepdim=True)
-        log = log - log.logsumexp(-2, keepdim=True)
-    return log.argmax(-1)
+        plan = plan / plan.sum(-1, keepdim=True)
+        plan = plan / plan.sum(-2, keepdim=True)
+    return plan.argmax(-1)
 
 
 def hash_table(vocabulary: int, experts: int, seed: int) -> Int[Tensor, " V"]:
@@ -303,6 +304,22 @@ class TrainedRouting(NamedTuple):
     largest_load: float
 
 
+def training_texts(
+    grammar: Grammar, *, seeds: Sequence[int], steps: int, batch: int
+) -> Int[Tensor, "length seeds batch"]:
+    """The text that each seed trains on: fresh at every step, and the same for every model.
+
+    Args:
+        grammar: The language.
+        seeds: One a repetition.
+        steps: Training steps.
+        batch: Tokens a step.
+    """
+    require(len(seeds) > 0, "at least one seed", 0)
+    generators = [torch.Generator().manual_seed(10_000 + seed) for seed in seeds]
+    return torch.stack([grammar.sample(batch, steps + 2, generator) for generator in generators], 1)
+
+
 def train_routed(
     model: RoutedModel,
     grammar: Grammar,
@@ -312,6 +329,7 @@ def train_routed(
     batch: int,
     rates: Sequence[float] = (3e-3, 1e-2),
     tests: int = 2048,
+    texts: Int[Tensor, "length seeds batch"] | None = None,
 ) -> TrainedRouting:
     """Train a model on fresh text, every seed with every learning rate at once; keep each seed's best rate.
 
@@ -326,14 +344,18 @@ def train_routed(
         batch: Tokens a step.
         rates: Learning rates tried.
         tests: Held-out contexts for each purpose.
+        texts: What :func:`training_texts` gave for these seeds, steps and batch; made here if not given.
 
     Raises:
         ValueError: For no seeds or rates, or a vocabulary that differs from the grammar's.
     """
     require(len(seeds) > 0 and len(rates) > 0, "at least one seed and one rate", (len(seeds), len(rates)))
     require(model.vocabulary == len(grammar.bias), f"a vocabulary of {len(grammar.bias)}", model.vocabulary)
-    texts = [grammar.sample(batch, steps + 2, torch.Generator().manual_seed(10_000 + s)) for s in seeds]
-    text = torch.stack(texts, 1).repeat_interleave(len(rates), dim=1)
+    if texts is None:
+        texts = training_texts(grammar, seeds=seeds, steps=steps, batch=batch)
+    wanted = (steps + 2, len(seeds), batch)
+    require(tuple(texts.shape) == wanted, f"texts of shape {wanted}", tuple(texts.shape))
+    text = texts.repeat_interleave(len(rates), dim=1)
     params = model.init([s for s in seeds for _ in rates])
     params, _ = minimize(
         lambda p, step, generator: model.loss(p, text[step], text[step + 1], text[step + 2], generator),
