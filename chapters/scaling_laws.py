@@ -484,12 +484,12 @@ axes[0].errorbar(
 )
 axes[0].plot(together.times, together.theory, label="theory")
 axes[0].axhline(1, color="0.6", lw=1)
-axes[0].set(xscale="log", xlabel="time", ylabel="loss of four averaged / of one four times as wide")
+axes[0].set(xscale="log", xlabel="time", ylabel="loss, four averaged / one wide")
 axes[0].legend()
 for (p, (test, train)), colour in zip(finite.items(), plt.rcParams["axes.prop_cycle"].by_key()["color"]):
-    axes[1].plot(times[::3], test.mean(0), color=colour, label=f"{p} examples")
+    axes[1].plot(times[::3], test.mean(0), color=colour, ls="-", label=f"{p} examples")
     axes[1].plot(times[::3], train.mean(0), color=colour, ls=":")
-axes[1].set(xscale="log", yscale="log", ylim=(1e-2, None), xlabel="time", ylabel="loss (dotted: training)")
+axes[1].set(xscale="log", yscale="log", ylim=(1e-2, 5), xlabel="time", ylabel="loss (dotted: training)")
 axes[1].legend()
 
 # %%
@@ -620,6 +620,8 @@ fig, axes = plt.subplots(1, 3, figsize=(8.6, 3.4))
 axes[0].plot(points, excess.mean(0) / excess.mean(0)[0], "o-", label="data")
 axes[0].plot(features, over.mean(0) / over.mean(0)[0], "s-", label="features")
 axes[0].set(xscale="log", yscale="log", xlabel="resource", ylabel="excess / first", title="variance-limited")
+axes[0].set_xticks([200, 500, 1000, 2000], ["200", "500", "1000", "2000"], minor=False)
+axes[0].tick_params(which="minor", labelbottom=False)
 for d, value in relu.items():
     axes[1].plot(counts, value.mean(0), "o-", label=f"d = {d}")
 axes[1].set(xscale="log", yscale="log", xlabel="examples", ylabel="test loss", title="resolution-limited")

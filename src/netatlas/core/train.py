@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -20,8 +20,9 @@ from torch.func import functional_call, stack_module_state, vmap
 from netatlas.core.checks import require, require_finite
 
 Params = dict[str, Tensor]
-Optimizer = Literal["sgd", "adam", "adamw"]
+Optimizer = Literal["sgd", "adam", "adamw", "adam_atan2", "adafactor"]
 Schedule = Literal["constant", "cosine", "linear"]
+Diverged = Literal["raise", "keep"]
 PerMember = float | Sequence[float] | Tensor
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -97,8 +98,17 @@ class _Update:
         betas: tuple[float, float],
         eps: float,
         weight_decay: Tensor,
+        lr_scale: Mapping[str, float] | None = None,
     ) -> None:
-        require(optimizer in ("sgd", "adam", "adamw"), "an optimizer out of sgd, adam, adamw", repr(optimizer))
+        known = ("sgd", "adam", "adamw", "adam_atan2", "adafactor")
+        require(optimizer in known, f"an optimizer out of {', '.join(known)}", repr(optimizer))
+        self.scales: list[float] | None = None
+        if lr_scale is not None:
+            require(
+                set(lr_scale) == set(params), f"one scale of the rate for each of {sorted(params)}", sorted(lr_scale)
+            )
+            require(all(0 <= v < math.inf for v in lr_scale.values()), "finite scales of at least 0", dict(lr_scale))
+            self.scales = [float(lr_scale[name]) for name in params]
         self.kind, self.momentum, self.nesterov = optimizer, momentum, nesterov
         self.betas, self.eps = betas, eps
         # One number for all stays a Python number: the loops over tensors then run in compiled code.
@@ -106,17 +116,62 @@ class _Update:
         self.decay = weight_decay if weight_decay.ndim else float(weight_decay)
         self.decays = bool((weight_decay != 0).any())
         self.count = 0
-        moments = {"sgd": 1 if momentum else 0, "adam": 2, "adamw": 2}[optimizer]
+        moments = {"sgd": 1 if momentum else 0, "adafactor": 1}.get(optimizer, 2)
         self.state = [[torch.zeros_like(p) for p in params.values()] for _ in range(moments)]
+        self.factors: list[tuple[Tensor, ...]] = []
+
+    def _spread_rate(self, rate: float | Tensor, p: list[Tensor]) -> Any:
+        """The rate as a number where it is one for all, else one factor a parameter tensor."""
+        if self.scales is None:
+            return _spread(rate, p)
+        if isinstance(rate, float):
+            return [rate * scale for scale in self.scales]
+        return [member * scale for member, scale in zip(_spread(rate, p), self.scales)]
+
+    def _subtract(self, p: list[Tensor], move: list[Tensor], rate: float | Tensor) -> None:
+        rates = self._spread_rate(rate, p)
+        if isinstance(rates, float):
+            torch._foreach_add_(p, move, alpha=-rates)
+        else:
+            torch._foreach_sub_(p, torch._foreach_mul(move, rates))
+
+    def _adafactor(self, p: list[Tensor], g: list[Tensor], rate: float | Tensor, stacked: bool) -> None:
+        b1, b2 = self.betas
+        moves = []
+        for i, (value, gradient) in enumerate(zip(p, g)):
+            square = gradient.square()
+            own = value.ndim - int(stacked)
+            fresh = (square.mean(-1, keepdim=True), square.mean(-2, keepdim=True)) if own >= 2 else (square,)
+            if self.count == 1:
+                self.factors.append(tuple(torch.zeros_like(f) for f in fresh))
+            for old, new in zip(self.factors[i], fresh):
+                old.lerp_(new, 1 - b2)
+            if own >= 2:
+                row, column = self.factors[i]
+                # A dead row or column has no gradient to divide: 0 / floor is the limit that leaves it where it is.
+                square = row * column / row.mean(-2, keepdim=True).clamp_min(torch.finfo(row.dtype).tiny)
+            else:
+                square = self.factors[i][0]
+            unit = gradient / (square / (1 - b2**self.count)).sqrt().clamp_min(torch.finfo(square.dtype).tiny ** 0.5)
+            axes = tuple(range(int(stacked), value.ndim))
+            rms = unit.square().mean(axes, keepdim=True).sqrt() if axes else unit.abs()
+            size = value.square().mean(axes, keepdim=True).sqrt() if axes else value.abs()
+            self.state[0][i].lerp_(unit / rms.clamp_min(1.0), 1 - b1)
+            moves.append(self.state[0][i] * size / (1 - b1**self.count))
+        self._subtract(p, moves, rate)
 
     @torch.no_grad()
-    def step(self, params: Params, grads: Params, factor: float) -> None:
+    def step(self, params: Params, grads: Params, factor: float, stacked: bool = False) -> None:
         self.count += 1
         p = list(params.values())
         g: Any = [grads[name] for name in params]
         rate, decay = self.rate * factor, self.decay
         if self.decays and self.kind == "adamw":
-            torch._foreach_mul_(p, _spread(1 - rate * decay, p))
+            if self.scales is None:
+                torch._foreach_mul_(p, _spread(1 - rate * decay, p))
+            else:
+                shrink = self._spread_rate(rate * decay, p)
+                torch._foreach_mul_(p, [1 - part for part in shrink])
         elif self.decays and isinstance(decay, float):
             g = torch._foreach_add(g, p, alpha=decay)
         elif self.decays:
@@ -127,10 +182,10 @@ class _Update:
                 torch._foreach_mul_(velocity, self.momentum)
                 torch._foreach_add_(velocity, g)
                 g = torch._foreach_add(g, velocity, alpha=self.momentum) if self.nesterov else velocity
-            if isinstance(rate, float):
-                torch._foreach_add_(p, g, alpha=-rate)
-            else:
-                torch._foreach_sub_(p, torch._foreach_mul(g, _spread(rate, p)))
+            self._subtract(p, g, rate)
+            return
+        if self.kind == "adafactor":
+            self._adafactor(p, g, rate, stacked)
             return
         b1, b2 = self.betas
         first, second = self.state
@@ -140,14 +195,29 @@ class _Update:
         torch._foreach_addcmul_(second, g, g, value=1 - b2)
         scale = torch._foreach_sqrt(second)
         torch._foreach_div_(scale, math.sqrt(1 - b2**self.count))
+        if self.kind == "adam_atan2":
+            corrected = torch._foreach_div(first, 1 - b1**self.count)
+            self._subtract(p, [torch.atan2(m, v).mul_(4 / math.pi) for m, v in zip(corrected, scale)], rate)
+            return
         torch._foreach_add_(scale, self.eps)
         rate = rate / (1 - b1**self.count)
-        if isinstance(rate, float):
-            torch._foreach_addcdiv_(p, first, scale, value=-rate)
+        rates = self._spread_rate(rate, p)
+        if isinstance(rates, float):
+            torch._foreach_addcdiv_(p, first, scale, value=-rates)
         else:
-            move = torch._foreach_mul(first, _spread(rate, p))
+            move = torch._foreach_mul(first, rates)
             torch._foreach_div_(move, scale)
             torch._foreach_sub_(p, move)
+
+
+def _clipped(grads: list[Tensor], limit: float, stacked: bool) -> list[Tensor]:
+    """Gradients scaled down where their norm, over all tensors of a member, exceeds the limit."""
+    if not stacked:
+        norm = torch.stack([g.square().sum() for g in grads]).sum().sqrt()
+        return [g * (limit / norm.clamp_min(limit)) for g in grads]
+    norm = torch.stack([g.flatten(1).square().sum(1) for g in grads]).sum(0).sqrt()
+    factor = limit / norm.clamp_min(limit)
+    return [g * factor.reshape((-1,) + (1,) * (g.ndim - 1)) for g in grads]
 
 
 def minimize(
@@ -163,6 +233,9 @@ def minimize(
     eps: float = 1e-8,
     weight_decay: PerMember = 0.0,
     schedule: Schedule = "constant",
+    lr_scale: Mapping[str, float] | None = None,
+    clip_norm: float | None = None,
+    diverged: Diverged = "raise",
     seed: int = 0,
 ) -> tuple[Params, Tensor]:
     r"""Minimise a loss over a dict of tensors by first-order steps.
@@ -170,11 +243,18 @@ def minimize(
     Members do not mix: where ``loss`` returns one value a member, the sum is differentiated, and member :math:`m`'s
     gradient is that of its own term.
 
+    Two optimizers go beyond ``torch.optim``. ``"adam_atan2"`` moves by
+    :math:`-\eta\,\tfrac4\pi \operatorname{atan2}(\hat m, \sqrt{\hat v})`, which needs no ``eps`` and does not see the
+    gradient's scale. ``"adafactor"`` keeps of :math:`v` only the means over rows and columns, clips the root
+    mean square of the unit step at 1, averages it with ``betas[0]``, and multiplies it by that of the parameter; a
+    parameter that is zero stays zero.
+
     Args:
         loss: ``loss(params, step, generator)``, a scalar or a tensor ``[M]`` of losses.
         params: Starting point; not changed. With ``lr`` a sequence, each tensor has shape ``[M, ...]``.
         steps: Number of steps.
-        optimizer: ``"sgd"``, ``"adam"`` or ``"adamw"`` (decoupled weight decay), as in ``torch.optim``.
+        optimizer: ``"sgd"``, ``"adam"`` or ``"adamw"`` (decoupled weight decay), as in ``torch.optim``;
+            ``"adam_atan2"`` or ``"adafactor"``.
         lr: Learning rate, one for all or one a member.
         momentum: Heavy-ball momentum of SGD.
         nesterov: Nesterov's variant of it.
@@ -182,6 +262,9 @@ def minimize(
         eps: Adam's floor of the denominator.
         weight_decay: L2 penalty (decoupled for ``"adamw"``), one for all or one a member.
         schedule: ``"constant"``, ``"cosine"`` or ``"linear"`` decay to zero.
+        lr_scale: A factor on the rate for every parameter tensor, by name; default 1.
+        clip_norm: Largest norm of a member's gradient; longer ones are shortened to it.
+        diverged: ``"raise"``, or ``"keep"`` to go on where members diverge (their losses are then NaN or infinite).
         seed: Seeds the generator handed to ``loss``.
 
     Returns:
@@ -193,6 +276,8 @@ def minimize(
     """
     require(len(params) > 0, "at least one parameter tensor", 0)
     require(steps >= 0, "a non-negative number of steps", steps)
+    require(clip_norm is None or clip_norm > 0, "a positive clip_norm", clip_norm)
+    require(diverged in ("raise", "keep"), "diverged out of raise, keep", repr(diverged))
     params = {name: p.detach().clone().requires_grad_(True) for name, p in params.items()}
     like = next(iter(params.values()))
     members = like.shape[0] if like.ndim else None
@@ -206,16 +291,19 @@ def minimize(
         betas,
         eps,
         _per_member(weight_decay, members, like),
+        lr_scale,
     )
     names, history = list(params), []
     for step in range(steps):
         value = loss(params, step, generator)
         gradients = torch.autograd.grad(value.sum(), [params[n] for n in names], allow_unused=True)
-        filled = {n: torch.zeros_like(params[n]) if g is None else g for n, g in zip(names, gradients)}
-        update.step(params, filled, learning_rate_factor(step, steps, schedule))
+        dense = [torch.zeros_like(params[n]) if g is None else g for n, g in zip(names, gradients)]
+        if clip_norm is not None:
+            dense = _clipped(dense, clip_norm, value.ndim == 1)
+        update.step(params, dict(zip(names, dense)), learning_rate_factor(step, steps, schedule), value.ndim == 1)
         history.append(value.detach())
     trace = torch.stack(history) if history else torch.zeros(0)
-    if trace.device.type != "meta" and not bool(torch.isfinite(trace).all()):
+    if diverged == "raise" and trace.device.type != "meta" and not bool(torch.isfinite(trace).all()):
         finite = torch.isfinite(trace).reshape(len(trace), -1).all(1)
         raise ValueError(
             f"expected a finite loss, got {trace[~finite][0].tolist()} at step {int((~finite).nonzero()[0])}"
@@ -232,12 +320,14 @@ class Ensemble:
         params: Parameters, ``[M, ...]`` each.
         buffers: Buffers (running statistics of batch normalisation), ``[M, ...]`` each.
         history: Mean training loss, ``[epochs, M]``.
+        trace: Training loss of every step, ``[steps, M]``.
     """
 
     module: nn.Module
     params: Params
     buffers: Params = field(default_factory=dict)
     history: Tensor = field(default_factory=lambda: torch.zeros(0))
+    trace: Tensor = field(default_factory=lambda: torch.zeros(0))
 
     def __len__(self) -> int:
         return next(iter(self.params.values())).shape[0]
@@ -245,12 +335,13 @@ class Ensemble:
     def __getitem__(self, members: slice | Sequence[int] | Tensor) -> Ensemble:
         """Some of the members, as an ensemble."""
         index = members if isinstance(members, slice) else torch.as_tensor(members)
-        history = self.history[:, index] if self.history.ndim == 2 else self.history
+        history, trace = (line[:, index] if line.ndim == 2 else line for line in (self.history, self.trace))
         return Ensemble(
             self.module,
             {k: v[index] for k, v in self.params.items()},
             {k: v[index] for k, v in self.buffers.items()},
             history,
+            trace,
         )
 
     @torch.no_grad()
@@ -318,8 +409,12 @@ def fit_many(
     momentum: float = 0.0,
     nesterov: bool = False,
     betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
     weight_decay: PerMember = 0.0,
     schedule: Schedule = "constant",
+    lr_scale: Mapping[str, float] | None = None,
+    clip_norm: float | None = None,
+    diverged: Diverged = "raise",
     loss: str | Callable[[Tensor, Tensor], Tensor] = "cross_entropy",
     device: str | torch.device = "cpu",
     forward_kwargs: Callable[[int], dict[str, Any]] | None = None,
@@ -338,7 +433,8 @@ def fit_many(
         seeds: One a member; equal seeds with different ``lr`` are a sweep.
         epochs: Passes over the data; the last, smaller batch of a pass is kept.
         batch_size: Examples a step.
-        optimizer, lr, momentum, nesterov, betas, weight_decay, schedule: As in :func:`minimize`.
+        optimizer, lr, momentum, nesterov, betas, eps, weight_decay, schedule: As in :func:`minimize`.
+        lr_scale, clip_norm, diverged: As in :func:`minimize`.
         loss: ``"cross_entropy"``, ``"mse"``, or ``loss(outputs, targets)`` returning a scalar.
         device: Where to train.
         forward_kwargs: ``forward_kwargs(step)`` gives extra keyword arguments of the forward pass, the same for all.
@@ -408,11 +504,15 @@ def fit_many(
         momentum=momentum,
         nesterov=nesterov,
         betas=betas,
+        eps=eps,
         weight_decay=weight_decay,
         schedule=schedule,
+        lr_scale=lr_scale,
+        clip_norm=clip_norm,
+        diverged=diverged,
     )
     skeleton.eval()
-    return Ensemble(skeleton, params, buffers, trace.reshape(epochs, per_epoch, len(seeds)).mean(1))
+    return Ensemble(skeleton, params, buffers, trace.reshape(epochs, per_epoch, len(seeds)).mean(1), trace)
 
 
 def fit(model: nn.Module, inputs: Tensor, targets: Tensor, *, seed: int, **options: Any) -> Ensemble:
