@@ -141,6 +141,90 @@ def igraph_pagerank(edges, num_nodes, damping):
     )
 
 
+@functools.lru_cache(maxsize=1)
+def _jax():
+    """JAX with float64 and one thread: its own flags, and one processor for whatever they miss."""
+    os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_platforms", "cpu")
+    return jax
+
+
+@functools.lru_cache(maxsize=4)
+def _nt_kernel(kind, depth, get):
+    """A compiled kernel function of neural-tangents."""
+    jax = _jax()
+    from neural_tangents import stax
+
+    if kind == "dense":
+        layers = [layer for _ in range(depth) for layer in (stax.Dense(1, 2**0.5, 0.1), stax.Relu())]
+    else:
+        conv = functools.partial(stax.Conv, 1, (3, 3), padding="SAME", W_std=2**0.5, b_std=0.1)
+        layers = [layer for _ in range(depth) for layer in (conv(), stax.Relu())] + [stax.GlobalAvgPool()]
+    kernel = stax.serial(*layers, stax.Dense(1, 1.0, 0.1))[2]
+    return jax.jit(lambda x, y: kernel(x, y, get))
+
+
+def nt_kernel(kind, depth, x, y, get, rows):
+    """Kernels by neural-tangents, compiled before; images channels first, ``rows`` of ``x`` at once for memory."""
+    jax = _jax()
+    if x.ndim == 4:
+        x, y = x.transpose(0, 2, 3, 1), None if y is None else y.transpose(0, 2, 3, 1)
+    function = _nt_kernel(kind, depth, tuple(get))
+    if rows is None:
+        parts = [(jax.device_put(x), None if y is None else jax.device_put(y))]
+    else:
+        other = jax.device_put(x if y is None else y)
+        parts = [(jax.device_put(x[i : i + rows]), other) for i in range(0, len(x), rows)]
+    jax.block_until_ready(function(*parts[0]))
+
+    def run():
+        return [jax.block_until_ready(function(*part)) for part in parts]
+
+    seconds, found = timed(run)
+    return seconds, [np.concatenate([np.asarray(part[i]) for part in found]) for i in range(len(get))]
+
+
+@functools.lru_cache(maxsize=8)
+def _nt_empirical(widths, implementation, trace):
+    jax = _jax()
+    import neural_tangents as nt
+    from jax._src.interpreters import ad
+    from neural_tangents import stax
+
+    # Its structured derivatives look for private names where JAX 0.4.30 no longer shows them.
+    for name, value in vars(ad).items():
+        if name not in vars(jax.interpreters.ad):
+            setattr(jax.interpreters.ad, name, value)
+    jax.interpreters.ad.config = jax.config
+    layers = [layer for width in widths[:-1] for layer in (stax.Dense(width, 2**0.5), stax.Relu())]
+    apply = stax.serial(*layers, stax.Dense(widths[-1], 2**0.5))[1]
+    choice = nt.NtkImplementation(implementation)
+    axes = (-1,) if trace else ()
+    return jax.jit(
+        lambda x, params: nt.empirical_ntk_fn(apply, trace_axes=axes, vmap_axes=0, implementation=choice)(
+            x, None, params
+        )
+    )
+
+
+def nt_empirical(widths, weights, x, implementation, trace):
+    """Empirical NTK of a dense ReLU network by neural-tangents, compiled before; weights ``[out, in]``, no biases."""
+    jax = _jax()
+    function = _nt_empirical(tuple(widths), implementation, trace)
+    params = []
+    for weight in weights:
+        params += [(jax.device_put(weight.T), None), ()]
+    params = params[:-1]
+    points = jax.device_put(x)
+    jax.block_until_ready(function(points, params))
+    seconds, found = timed(lambda: jax.block_until_ready(function(points, params)))
+    return seconds, np.asarray(found)
+
+
 if __name__ == "__main__":
     # What libraries print must not get between the answers.
     answers = os.fdopen(os.dup(1), "w")

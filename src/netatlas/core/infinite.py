@@ -315,7 +315,8 @@ class _Gram:
             ends.append(self._run(chunk, chunk, (tape, tape), True))
             parts.append(tape.entries)
         entries = [torch.cat(group, -2) for group in zip(*parts)]
-        return _Tape(entries), [torch.cat([e[i][:, 0] for e in ends]) for i in range(2) if ends[0][i] is not None]
+        columns = [[kernel[:, 0] for kernel in end if kernel is not None] for end in ends]
+        return _Tape(entries), [torch.cat(part) for part in zip(*columns)]
 
     def evaluate(self, a: Tensor, b: Tensor | None) -> tuple[Tensor, Tensor | None]:
         pixels = math.prod(a.shape[2:])
