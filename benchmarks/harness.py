@@ -179,8 +179,13 @@ def grow(
     return Growth(kernel, axis, slope, sizes[-1], times[-1], list(map(float, sizes)), times)
 
 
-def as_json(rows: list[Row], growth: list[Growth], **where: Any) -> str:
-    """The benchmark as JSON: where it ran, then rows and growth."""
-    return (
-        json.dumps(where | {"rows": [asdict(r) for r in rows], "growth": [asdict(g) for g in growth]}, indent=1) + "\n"
-    )
+def record(path: Path, parts: dict[str, dict[str, Any]]) -> None:
+    """Write the parts that ran to the benchmark's file; parts that did not run stay as they were."""
+    known = json.loads(path.read_text(encoding="utf-8"))["parts"] if path.exists() else {}
+    merged = dict(sorted((known | parts).items()))
+    path.write_text(json.dumps({"version": 2, "parts": merged}, indent=1) + "\n", encoding="utf-8")
+
+
+def as_part(rows: list[Row], growth: list[Growth], **where: Any) -> dict[str, Any]:
+    """One file's benchmark: where and when it ran, its rows, its growth."""
+    return where | {"rows": [asdict(r) for r in rows], "growth": [asdict(g) for g in growth]}

@@ -1,4 +1,7 @@
-"""Run every benchmark: ``make bench``. Writes ``results/bench.json``, from which the book's speed page is made."""
+"""Run every benchmark: ``make bench``. Writes ``results/bench.json``, from which the book's speed page is made.
+
+``python benchmarks/run.py merging`` runs one file and replaces its part alone.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ import importlib
 import platform
 from pathlib import Path
 
-from harness import ROOT, PeerProcess, as_json
+from harness import ROOT, PeerProcess, as_part, record
 
 
 def processor() -> str:
@@ -32,20 +35,15 @@ if __name__ == "__main__":
     import torch
 
     torch.set_num_threads(1)
-    peers, rows, growth = PeerProcess(), [], []
+    peers, parts = PeerProcess(), {}
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    where = {"device": processor(), "threads": 1, "date": today, "python": platform.python_version()}
     for path in sorted(Path(__file__).parent.glob("bench_*.py")):
-        if wanted and path.stem.removeprefix("bench_") not in wanted:
+        name = path.stem.removeprefix("bench_")
+        if wanted and name not in wanted:
             continue
         module = importlib.import_module(path.stem)
-        rows += module.rows(peers)
-        growth += module.growth() if hasattr(module, "growth") else []
+        parts[name] = as_part(module.rows(peers), module.growth() if hasattr(module, "growth") else [], **where)
     peers.close()
-    if wanted:
-        print("only a part ran, so results/bench.json stays as it was")
-    else:
-        today = datetime.datetime.now(datetime.UTC).date().isoformat()
-        text = as_json(
-            rows, growth, version=1, device=processor(), threads=1, date=today, python=platform.python_version()
-        )
-        (ROOT / "results" / "bench.json").write_text(text, encoding="utf-8")
-        print(f"{len(rows)} comparisons in results/bench.json")
+    record(ROOT / "results" / "bench.json", parts)
+    print(f"{sum(len(part['rows']) for part in parts.values())} comparisons in results/bench.json")

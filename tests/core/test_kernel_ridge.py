@@ -39,7 +39,7 @@ def test_leave_one_out_equals_brute_force(n, outputs, ridge, seed):
 
 
 def test_batches_are_solved_entry_by_entry():
-    gram, cross, y = problem(batch=(3,))
+    gram, _, y = problem(batch=(3,))
     ridges = [0.01, 0.1, 1.0]
     whole = kr.leave_one_out(gram, y, ridges)
     assert whole.shape == (3, 3, 30, 2)
@@ -50,7 +50,7 @@ def test_batches_are_solved_entry_by_entry():
     torch.testing.assert_close(dual[1], kr.fit(gram[1], y[1], 0.1))
     chosen = kr.select_ridge(gram, y, ridges)
     assert chosen.ridge.shape == (3,) and chosen.errors.shape == (3, 3)
-    torch.testing.assert_close(chosen.errors[chosen.index, torch.arange(3)], chosen.errors.min(0).values)
+    torch.testing.assert_close(chosen.errors[chosen.place, torch.arange(3)], chosen.errors.min(0).values)
 
 
 def test_ridge_path_equals_a_fit_per_ridge():
@@ -85,7 +85,7 @@ def test_limits():
     one = torch.ones(1, 1, dtype=torch.float64)
     torch.testing.assert_close(kr.fit(one, 3 * one, 0.5), 2 * one)
     assert kr.leave_one_out(one, 3 * one, 0.5).item() == 0
-    gram, cross, y = problem()
+    gram, _, y = problem()
     assert float(kr.fit(gram, torch.zeros_like(y), 1.0).abs().max()) == 0
     huge = kr.fit(gram, y, 1e12)
     torch.testing.assert_close(huge * 1e12, y, rtol=1e-8, atol=1e-8)

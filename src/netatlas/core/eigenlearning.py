@@ -65,15 +65,15 @@ def _spectrum(eigenvalues: Tensor, multiplicities: Tensor | None) -> tuple[Tenso
 
 
 def _cells(like: Tensor, n: Number, ridge: Number, features: Number) -> tuple[Tensor, Tensor, Tensor]:
-    n, ridge, features = (torch.as_tensor(x, dtype=like.dtype, device=like.device) for x in (n, ridge, features))
-    n, ridge, features = torch.broadcast_tensors(n, ridge, features)
-    require_finite("n", n)
-    require_finite("ridge", ridge)
+    given = (torch.as_tensor(x, dtype=like.dtype, device=like.device) for x in (n, ridge, features))
+    samples, delta, count = torch.broadcast_tensors(*given)
+    require_finite("n", samples)
+    require_finite("ridge", delta)
     if like.device.type != "meta":
-        require(bool((n > 0).all()), "a positive number of samples", n.min().item())
-        require(bool((ridge >= 0).all()), "a ridge of at least 0", ridge.min().item())
-        require(bool((features > 0).all()), "a positive number of features", features.min().item())
-    return n, ridge, features
+        require(bool((samples > 0).all()), "a positive number of samples", samples.min().item())
+        require(bool((delta >= 0).all()), "a ridge of at least 0", delta.min().item())
+        require(bool((count > 0).all()), "a positive number of features", count.min().item())
+    return samples, delta, count
 
 
 def _sums(eigenvalues: Tensor, counts: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
@@ -299,15 +299,17 @@ def optimal_risk(
         simon2023more, theorem 1.
     """
     require(0 < low < high, "0 < low < high", (low, high))
-    n, _, features = _cells(eigenvalues, n, 0.0, features)
-    noise = torch.as_tensor(noise, dtype=n.dtype, device=n.device)
-    n, features, noise = torch.broadcast_tensors(n, features, noise)
+    samples, _, count = _cells(eigenvalues, n, 0.0, features)
+    variance = torch.as_tensor(noise, dtype=samples.dtype, device=samples.device)
+    samples, count, variance = torch.broadcast_tensors(samples, count, variance)
 
     def at(place: Tensor) -> Tensor:
-        return test_risk(eigenvalues, multiplicities, coefficients, n, place.exp(), noise=noise, features=features)
+        return test_risk(
+            eigenvalues, multiplicities, coefficients, samples, place.exp(), noise=variance, features=count
+        )
 
     golden = (math.sqrt(5) - 1) / 2
-    left, right = torch.full_like(n, math.log(low)), torch.full_like(n, math.log(high))
+    left, right = torch.full_like(samples, math.log(low)), torch.full_like(samples, math.log(high))
     a, b = right - golden * (right - left), left + golden * (right - left)
     fa, fb = at(a), at(b)
     for _ in range(steps):
@@ -317,7 +319,7 @@ def optimal_risk(
         value = at(fresh)
         a, b = torch.where(lower, fresh, b), torch.where(lower, a, fresh)
         fa, fb = torch.where(lower, value, fb), torch.where(lower, fa, value)
-    ends = torch.stack([a, b, torch.full_like(n, math.log(low)), torch.full_like(n, math.log(high))])
+    ends = torch.stack([a, b, torch.full_like(samples, math.log(low)), torch.full_like(samples, math.log(high))])
     values = torch.stack([fa, fb, at(ends[2]), at(ends[3])])
     best = values.argmin(0, keepdim=True)
     return values.gather(0, best)[0], ends.gather(0, best)[0].exp()

@@ -25,7 +25,7 @@ class RidgeSelection(NamedTuple):
     """
 
     ridge: Float[Tensor, "*batch"]
-    index: Tensor
+    place: Tensor
     errors: Float[Tensor, "ridges *batch"]
 
 
@@ -95,8 +95,8 @@ def fit(
         if bool(singular.any()):
             lowest = float(torch.linalg.eigvalsh(gram).amin())
             raise ValueError(
-                f"expected K + ridge I to be positive definite, got a smallest eigenvalue of K of {lowest:.3g} with ridge "
-                f"{float(delta.min()):.3g}: remove duplicated points or use a larger ridge"
+                f"expected K + ridge I to be positive definite, got a smallest eigenvalue of K of {lowest:.3g} "
+                f"with ridge {float(delta.min()):.3g}: remove duplicated points or use a larger ridge"
             )
     return torch.cholesky_solve(targets, factor)
 
@@ -179,7 +179,7 @@ def select_ridge(
         ridges: R ridges to choose from.
 
     Returns:
-        The chosen ridge of every batch entry and all errors. An optimum at an end of the grid shows in ``index``.
+        The chosen ridge of every batch entry and all errors. An optimum at an end of the grid shows in ``place``.
 
     Raises:
         ValueError: As :func:`leave_one_out`.

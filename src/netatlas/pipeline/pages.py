@@ -8,6 +8,7 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import nbformat
@@ -192,7 +193,25 @@ def speed_table(bench: Path) -> str:
     """The benchmark's rows as a table, or a sentence where none has been recorded."""
     if not bench.exists():
         return "No benchmark has been recorded yet: `make bench` writes `results/bench.json`."
-    recorded = json.loads(bench.read_text(encoding="utf-8"))
+    parts = json.loads(bench.read_text(encoding="utf-8"))["parts"]
+    out = []
+    for name, part in parts.items():
+        ratios = [r["ratio"] for r in part["rows"]]
+        threads = f"{part['threads']} thread{'s' if part['threads'] > 1 else ''}"
+        out += ["", f"## {name.replace('_', ' ').capitalize()}", ""]
+        out.append(
+            f"Median ratio {median(ratios):.2f}, least {min(ratios):.2f}. "
+            f"Measured on {escape(part['device'])}, {threads}, {part['date']}."
+        )
+        out += ["", raw(_comparisons(part["rows"]))]
+    growth = [g for part in parts.values() for g in part["growth"]]
+    if growth:
+        out += ["", "## Growth", "", "Time against size on logarithmic axes: a slope of 1 is linear.", ""]
+        out.append(raw(_growth(growth)))
+    return "\n".join(out)
+
+
+def _comparisons(recorded: list[dict]) -> str:
     rows = [
         [
             f'<th scope="row">{escape(r["kernel"])}</th><td>{escape(r["work"])}</td>',
@@ -202,26 +221,23 @@ def speed_table(bench: Path) -> str:
             _number_cell(f"{r['ratio']:.2f}", "win" if r["ratio"] >= 1 else "loss"),
             _number_cell(f"{r['spread'][0]:.2f} to {r['spread'][1]:.2f}"),
         ]
-        for r in recorded["rows"]
+        for r in recorded
     ]
     heads = ("Kernel", "Work", "Peer", "Ours (s)", "Peer (s)", "Ratio", "Spread of the ratio")
-    threads = f"{recorded['threads']} thread{'s' if recorded['threads'] > 1 else ''}"
-    out = [f"Measured on {escape(recorded['device'])}, {threads}, {recorded['date']}.", ""]
-    out.append(raw(_table(heads, rows, "na-speed")))
-    growth = [
+    return _table(heads, rows, "na-speed")
+
+
+def _growth(recorded: list[dict]) -> str:
+    rows = [
         [
             f'<th scope="row">{escape(g["kernel"])}</th><td>{escape(g["axis"])}</td>',
             _number_cell(f"{g['slope']:.2f}"),
             _number_cell(format_number(g["largest"])),
             _number_cell(format_number(g["seconds"])),
         ]
-        for g in recorded.get("growth", [])
+        for g in recorded
     ]
-    if growth:
-        heads = ("Kernel", "Grows with", "Slope (log-log)", "Largest", "Seconds there")
-        out += ["", "## Growth", "", "Time against size on logarithmic axes: a slope of 1 is linear.", ""]
-        out.append(raw(_table(heads, growth, "na-speed")))
-    return "\n".join(out)
+    return _table(("Kernel", "Grows with", "Slope (log-log)", "Largest", "Seconds there"), rows, "na-speed")
 
 
 def references_page(chapters: list[str]) -> str:
