@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from netatlas.core.eigenlearning import test_risk as eigenlearning_risk
 from netatlas.scaling_laws import (
-    Spectrum,
+    FeatureSpectrum,
     compute_optimal_frontier,
     ensemble_loss,
     mean_field_loss,
@@ -148,9 +148,9 @@ def test_width_one_and_one_draw_are_allowed():
     [
         (lambda: power_law_spectrum(0.0, 1.0, features=10), "task exponent"),
         (lambda: power_law_spectrum(1.5, 1.0, features=0), "one feature"),
-        (lambda: Spectrum(np.ones(3), np.ones(2), np.ones(3)), "power"),
-        (lambda: Spectrum(np.array([np.nan]), np.ones(1), np.ones(1)), "finite"),
-        (lambda: Spectrum(np.zeros(1), np.ones(1), np.ones(1)), "positive eigenvalues"),
+        (lambda: FeatureSpectrum(np.ones(3), np.ones(2), np.ones(3)), "power"),
+        (lambda: FeatureSpectrum(np.array([np.nan]), np.ones(1), np.ones(1)), "finite"),
+        (lambda: FeatureSpectrum(np.zeros(1), np.ones(1), np.ones(1)), "positive eigenvalues"),
         (lambda: response(LAW, 0, np.array([1.0])), "width"),
         (lambda: talbot_nodes(np.array([0.0])), "positive times"),
         (lambda: static_kappa(LAW, 400), "width in"),

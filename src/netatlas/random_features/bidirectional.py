@@ -36,7 +36,7 @@ def one_hot(
         ValueError: For indices outside the alphabet.
 
     Source:
-        chen2023bib, section 3.
+        chen2023bib (sequences as one-hot rows).
     """
     if sequences.device.type != "meta":
         require(
@@ -58,7 +58,7 @@ def straight_through(logits: Float[Tensor, "*batch L V"]) -> Float[Tensor, "*bat
         logits: :math:`z`.
 
     Source:
-        chen2023bib, section 4.1.
+        chen2023bib (the language model behind the features).
     """
     soft = logits.softmax(-1)
     hard = torch.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).to(soft)
@@ -76,10 +76,10 @@ class LinearHead(NamedTuple):
         ridge: Ratio of the backward ridge to the design's own kernel value.
     """
 
-    head: Float[Tensor, "*batch D"]
-    second: Float[Tensor, "*batch D D"]
-    first: Float[Tensor, "*batch D"]
-    power: Float[Tensor, "*batch"]
+    head: Float[Tensor, "... D"]
+    second: Float[Tensor, "... D D"]
+    first: Float[Tensor, "... D"]
+    power: Float[Tensor, "..."]
     ridge: float
 
 
@@ -102,7 +102,7 @@ def fit_head(
         ValueError: For lengths that differ, values that are not finite, or a ridge that is not positive.
 
     Source:
-        chen2023bib, eqs. (4) to (6).
+        chen2023bib (the linearized head and its closed forms).
     """
     require(features.shape[:-1] == labels.shape, f"labels {tuple(features.shape[:-1])}", tuple(labels.shape))
     require(ridge > 0, "a positive ridge", ridge)
@@ -127,7 +127,7 @@ def forward_loss(head: LinearHead, features: Float[Tensor, "*batch M D"], target
         target: :math:`y_h`, far above the data.
 
     Source:
-        chen2023bib, eq. (4).
+        chen2023bib (forward mapping).
     """
     return ((features @ head.head[..., None])[..., 0] - target).square()
 
@@ -143,7 +143,7 @@ def backward_loss(head: LinearHead, features: Float[Tensor, "*batch M D"], targe
         target: :math:`y_h`.
 
     Source:
-        chen2023bib, eq. (5).
+        chen2023bib (backward mapping).
     """
     own = features.square().sum(-1)
     scale = target / (own * (1 + head.ridge)).clamp_min(1e-300)
@@ -211,7 +211,7 @@ def design(
         ValueError: For a balance outside [0, 1], step sizes that are not positive, or no steps.
 
     Source:
-        chen2023bib, algorithm 1 and eqs. (9) to (12).
+        chen2023bib (the two losses, Adaptive-gamma and Adaptive-eta).
     """
     require(steps >= 1, "at least one step", steps)
     require(bool(((gamma >= 0) & (gamma <= 1)).all()), "a balance in [0, 1]", (float(gamma.min()), float(gamma.max())))
@@ -274,7 +274,7 @@ def landscapes(count: int, *, length: int = 8, letters: int = 4, rank: int = 3, 
         ValueError: For sizes below 1 or a table of more than a million sequences.
 
     Source:
-        chen2023bib, section 5 (the complete tables of TFBind8 are measured; these are generated).
+        chen2023bib (the complete tables of TFBind8 are measured; these are generated).
     """
     require(
         min(count, length, letters) >= 1 and letters**length <= 10**6, "a table of at most a million", letters**length
@@ -302,7 +302,7 @@ def sequence_index(sequences: Int[Tensor, "*batch L"], letters: int = 4) -> Int[
         letters: Size of the alphabet.
 
     Source:
-        chen2023bib, section 5.
+        chen2023bib (scoring by the complete table).
     """
     return (sequences * letters ** torch.arange(sequences.shape[-1], device=sequences.device)).sum(-1)
 
@@ -318,7 +318,7 @@ def kmer_features(x: Float[Tensor, "*batch L V"], k: int = 3) -> Float[Tensor, "
         ValueError: For words longer than the sequence.
 
     Source:
-        chen2023bib, section 5 (a control encoder).
+        chen2023bib (a control encoder).
     """
     length = x.shape[-2]
     require(1 <= k <= length, f"words of 1 to {length} letters", k)
@@ -345,7 +345,7 @@ def masked_lm_start(members: int, *, length: int = 8, letters: int = 4, width: i
         ValueError: For sizes below 1.
 
     Source:
-        chen2023bib, section 4.1 (in place of a pre-trained DNA model).
+        chen2023bib (in place of a pre-trained DNA model).
     """
     require(min(members, length, letters, width) >= 1, "sizes of at least 1", (members, length, letters, width))
     g = torch.Generator().manual_seed(seed)
@@ -376,7 +376,7 @@ def masked_lm_hidden(params: Params, x: Float[Tensor, "M *N L V"]) -> Float[Tens
         ValueError: For another number of members.
 
     Source:
-        chen2023bib, section 4.1.
+        chen2023bib (the language model behind the features).
     """
     require(len(x) == len(params["letter"]), f"{len(params['letter'])} members", len(x))
 
@@ -419,7 +419,7 @@ def train_masked_lm(
         ValueError: For another number of corpora, or fewer than ten sequences.
 
     Source:
-        chen2023bib, section 4.1.
+        chen2023bib (the language model behind the features).
     """
     require(
         len(corpora) == len(start["letter"]) and corpora.shape[1] >= 10,
@@ -463,7 +463,7 @@ def ntk_of_sequences(dots: Float[Tensor, "*shape"], length: int) -> Float[Tensor
         length: :math:`L`.
 
     Source:
-        chen2023bib, section 2 (the kernel of its forerunner).
+        chen2023bib (the kernel of its forerunner).
     """
     cos = (dots / length).clamp(-1 + 1e-7, 1 - 1e-7)
     angle = torch.acos(cos)

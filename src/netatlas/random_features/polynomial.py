@@ -14,6 +14,8 @@ from torch import Tensor
 from netatlas.core import kernel_ridge
 from netatlas.core.checks import require, require_finite
 
+RIDGES = tuple(10.0**e for e in range(-7, 3))
+
 
 def polynomial_exponents(
     features: int, degree: int, *, interactions: int | None = None, binary: Sequence[bool] | None = None
@@ -37,7 +39,7 @@ def polynomial_exponents(
         ValueError: For no inputs, a degree or a number of interactions below 1, or flags of another length.
 
     Source:
-        cheng2018polynomial, section 4 (the package's ``getPoly``).
+        cheng2018polynomial (the package's ``getPoly``).
     """
     require(features >= 1 and degree >= 1, "at least one input and degree 1", (features, degree))
     widest = degree if interactions is None else interactions
@@ -80,7 +82,7 @@ def polynomial_features(
         ValueError: For inputs that are not floating-point or not finite, or as :func:`polynomial_exponents`.
 
     Source:
-        cheng2018polynomial, section 4.
+        cheng2018polynomial (the package ``polyreg``).
     """
     require(inputs.is_floating_point(), "inputs of floating-point numbers", inputs.dtype)
     require(inputs.ndim >= 2, "inputs [..., N, p]", tuple(inputs.shape))
@@ -149,7 +151,7 @@ def variance_inflation_factors(
         ValueError: For fewer than p + 2 observations, or values that are not finite.
 
     Source:
-        cheng2018polynomial, section 6.3.
+        cheng2018polynomial (collinearity of layers).
     """
     require(columns.is_floating_point(), "columns of floating-point numbers", columns.dtype)
     require(columns.ndim >= 2, "columns [..., N, p]", tuple(columns.shape))
@@ -196,7 +198,7 @@ class PolynomialRegression:
         ValueError: For a degree below 1, a share outside (0, 1], or a negative ridge.
 
     Source:
-        cheng2018polynomial, section 4 (``polyFit`` with ``pcaLocation = "front"`` and ``use = "lm"`` or ``"mvrlm"``).
+        cheng2018polynomial (``polyFit`` with ``pcaLocation = "front"`` and ``use = "lm"`` or ``"mvrlm"``).
     """
 
     def __init__(
@@ -205,7 +207,7 @@ class PolynomialRegression:
         *,
         pca: float | None = None,
         ridge: float | str = 0.0,
-        ridges: Sequence[float] = tuple(10.0**e for e in range(-7, 3)),
+        ridges: Sequence[float] = RIDGES,
         interactions: int | None = None,
     ) -> None:
         require(degree >= 1, "a degree of at least 1", degree)
@@ -302,7 +304,7 @@ def inside_region(
         ValueError: For a level outside (0, 1].
 
     Source:
-        cheng2018polynomial, section 5 (extrapolation).
+        cheng2018polynomial (extrapolation).
     """
     require(0 < level <= 1, "a level in (0, 1]", level)
     return leverages <= torch.quantile(train, level)
@@ -322,7 +324,7 @@ def quadratic_network(
         ValueError: For no layers.
 
     Source:
-        cheng2018polynomial, section 3.
+        cheng2018polynomial (networks as polynomials).
     """
     require(len(widths) > 0, "at least one layer", widths)
     hidden = inputs

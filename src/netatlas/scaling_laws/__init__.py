@@ -1,8 +1,8 @@
 """Scaling laws: how loss falls with data, parameters, experts and compute, predicted before it is fitted."""
 
 from .dynamical import (
+    FeatureSpectrum,
     Frontier,
-    Spectrum,
     compute_optimal_frontier,
     ensemble_loss,
     mean_field_loss,
@@ -76,6 +76,7 @@ from .routing import (
 )
 
 __all__ = [
+    "FeatureSpectrum",
     "Frontier",
     "Grammar",
     "HeldOutSize",
@@ -85,7 +86,6 @@ __all__ = [
     "RoutedLaw",
     "RoutedModel",
     "Routing",
-    "Spectrum",
     "SphereSpectrum",
     "TrainedRouting",
     "arc_cosine_network",

@@ -24,7 +24,7 @@ TALBOT_NODES = 24
 
 
 @dataclass(frozen=True)
-class Spectrum:
+class FeatureSpectrum:
     r"""Feature variances and target power, in bins of equal members.
 
     Attributes:
@@ -58,7 +58,7 @@ class Spectrum:
 
 def power_law_spectrum(
     task: float, capacity: float, *, features: float, exact: int = 64, bins: int | None = None
-) -> Spectrum:
+) -> FeatureSpectrum:
     r"""Power laws :math:`\lambda_k = k^{-b}` and :math:`\lambda_k (w^*_k)^2 = k^{-a}`.
 
     Args:
@@ -84,11 +84,11 @@ def power_law_spectrum(
         edges = np.unique(np.floor(np.geomspace(exact + 1, features + 1, bins + 1)))
         index = np.concatenate([head, np.sqrt(edges[:-1] * (edges[1:] - 1))])
         counts = np.concatenate([counts, np.diff(edges)])
-    return Spectrum(index**-capacity, index**-task, counts)
+    return FeatureSpectrum(index**-capacity, index**-task, counts)
 
 
 def response(
-    spectrum: Spectrum,
+    spectrum: FeatureSpectrum,
     width: float,
     z: Complex[np.ndarray, " points"],
     *,
@@ -164,7 +164,7 @@ def talbot_nodes(times: Float[np.ndarray, " times"], nodes: int = TALBOT_NODES) 
 
 
 def mean_field_loss(
-    spectrum: Spectrum, width: float, times: Float[np.ndarray, " times"]
+    spectrum: FeatureSpectrum, width: float, times: Float[np.ndarray, " times"]
 ) -> Float[np.ndarray, " times"]:
     r"""Expected loss of gradient flow on unlimited data.
 
@@ -193,7 +193,7 @@ def mean_field_loss(
 
 
 def mean_field_transfer(
-    spectrum: Spectrum, width: float, times: Float[np.ndarray, " times"]
+    spectrum: FeatureSpectrum, width: float, times: Float[np.ndarray, " times"]
 ) -> Float[np.ndarray, "times bins"]:
     """Expected share :math:`h_k(t)` of each target coefficient that is not learned yet.
 
@@ -206,7 +206,7 @@ def mean_field_transfer(
 
 
 def ensemble_loss(
-    spectrum: Spectrum, width: float, times: Float[np.ndarray, " times"], members: int
+    spectrum: FeatureSpectrum, width: float, times: Float[np.ndarray, " times"], members: int
 ) -> Float[np.ndarray, " times"]:
     r"""Expected loss of the averaged output of independent random-feature models.
 
@@ -224,7 +224,7 @@ def ensemble_loss(
     return mean_field_loss(spectrum, width, times) / members + (1 - 1 / members) * bias
 
 
-def static_kappa(spectrum: Spectrum, width: float) -> float:
+def static_kappa(spectrum: FeatureSpectrum, width: float) -> float:
     r"""The scale :math:`\kappa` below which eigenvalues are lost: :math:`\sum_k \lambda_k/(\lambda_k+\kappa) = N`.
 
     Args:
@@ -245,7 +245,7 @@ def static_kappa(spectrum: Spectrum, width: float) -> float:
     return float(np.exp(brentq(surplus, low, high, xtol=1e-13, rtol=1e-14)))
 
 
-def static_loss(spectrum: Spectrum, width: float) -> float:
+def static_loss(spectrum: FeatureSpectrum, width: float) -> float:
     r"""Loss after infinite time, :math:`\sum_k \lambda_k (w^*_k)^2\, \kappa/(\lambda_k + \kappa)`; 0 from width M on.
 
     Arguments and errors as :func:`static_kappa`.
@@ -256,13 +256,13 @@ def static_loss(spectrum: Spectrum, width: float) -> float:
     return float((spectrum.counts * spectrum.power * kappa / (spectrum.eigenvalues + kappa)).sum())
 
 
-def _unbinned(spectrum: Spectrum) -> tuple[Tensor, Tensor]:
+def _unbinned(spectrum: FeatureSpectrum) -> tuple[Tensor, Tensor]:
     require(bool((spectrum.counts == 1).all()), "a spectrum without bins", "binned")
     return torch.from_numpy(np.sqrt(spectrum.eigenvalues)), torch.from_numpy(np.sqrt(spectrum.power))
 
 
 def simulate_flow(
-    spectrum: Spectrum, width: int, times: Sequence[float], *, draws: int, seed: int, members: int = 1
+    spectrum: FeatureSpectrum, width: int, times: Sequence[float], *, draws: int, seed: int, members: int = 1
 ) -> Float[Tensor, "draws times"]:
     r"""Loss of gradient flow for random draws of :math:`A`, without time stepping.
 
@@ -302,7 +302,7 @@ def simulate_flow(
 
 
 def simulate_sgd(
-    spectrum: Spectrum,
+    spectrum: FeatureSpectrum,
     width: int,
     times: Sequence[float],
     *,
@@ -348,7 +348,7 @@ def simulate_sgd(
 
 
 def simulate_finite_data(
-    spectrum: Spectrum, samples: int, times: Sequence[float], *, draws: int, seed: int
+    spectrum: FeatureSpectrum, samples: int, times: Sequence[float], *, draws: int, seed: int
 ) -> tuple[Float[Tensor, "draws times"], Float[Tensor, "draws times"]]:
     r"""Test and training loss of gradient flow on a finite sample, at infinite width.
 
@@ -403,7 +403,7 @@ class Frontier(NamedTuple):
 
 
 def compute_optimal_frontier(
-    spectrum: Spectrum, compute: Float[np.ndarray, " budgets"], *, grid: int = 25, span: float = 30.0
+    spectrum: FeatureSpectrum, compute: Float[np.ndarray, " budgets"], *, grid: int = 25, span: float = 30.0
 ) -> Frontier:
     r"""Best width for each budget :math:`C = N t`, by a logarithmic grid and a parabola through its best three points.
 
@@ -436,7 +436,7 @@ def compute_optimal_frontier(
     return Frontier(budgets, np.array(losses), width, budgets / width, bool(inside))
 
 
-def _balanced_width(spectrum: Spectrum, budget: float) -> float:
+def _balanced_width(spectrum: FeatureSpectrum, budget: float) -> float:
     """Width at which the flow's time just reaches the smallest eigenvalue that the width resolves."""
 
     def gap(log_width: float) -> float:

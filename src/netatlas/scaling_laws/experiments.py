@@ -15,7 +15,7 @@ from netatlas.core.checks import require
 from netatlas.core.power_law import fit_power_law, fit_replicated_power_law
 from netatlas.core.stats import Interval, stderr
 from netatlas.scaling_laws.dynamical import (
-    Spectrum,
+    FeatureSpectrum,
     compute_optimal_frontier,
     ensemble_loss,
     mean_field_loss,
@@ -38,7 +38,7 @@ from netatlas.scaling_laws.routed_law import (
     jackknife_sizes,
     predict_held_out_size,
 )
-from netatlas.scaling_laws.routing import ROUTERS, Grammar, RoutedModel, train_routed, training_texts
+from netatlas.scaling_laws.routing import WITH_CONTROL, Grammar, RoutedModel, Router, train_routed, training_texts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,7 +136,7 @@ def routing_sweep(
     seeds: Sequence[int],
     steps: int,
     batch: int,
-    routers: Sequence[str] = (*ROUTERS, "position"),
+    routers: Sequence[Router] = WITH_CONTROL,
 ) -> dict[str, Float[np.ndarray, "hidden experts seeds"]]:
     """Losses of every router at every size and expert count; with one expert all routers are the same dense model.
 
@@ -327,7 +327,7 @@ class EnsembleComparison(NamedTuple):
 
 
 def ensemble_against_width(
-    spectrum: Spectrum, width: int, times: Sequence[float], *, members: int, draws: int, seed: int
+    spectrum: FeatureSpectrum, width: int, times: Sequence[float], *, members: int, draws: int, seed: int
 ) -> EnsembleComparison:
     """Losses at equal compute: the same time, and equally many features in all.
 
@@ -358,7 +358,7 @@ class RealSpectrum(NamedTuple):
         theory: The theory's.
     """
 
-    spectrum: Spectrum
+    spectrum: FeatureSpectrum
     capacity: float
     task: float
     losses: dict[int, Float[np.ndarray, "draws times"]]
@@ -394,7 +394,7 @@ def real_spectrum(
     values, vectors = torch.linalg.eigh(gram)
     power = ((vectors.mT @ y) ** 2 / count).flip(0).numpy()
     eigenvalues = values.flip(0).clamp_min(1e-12).numpy()
-    spectrum = Spectrum(eigenvalues, power, np.ones(count))
+    spectrum = FeatureSpectrum(eigenvalues, power, np.ones(count))
     ranks = np.unique(np.geomspace(10, 0.3 * count, 12).astype(int))
     tail = np.cumsum(power[::-1])[::-1]
     capacity, task = fit_power_law(ranks, eigenvalues[ranks]).exponent, 1 + fit_power_law(ranks, tail[ranks]).exponent

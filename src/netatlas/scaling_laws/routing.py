@@ -16,6 +16,7 @@ from netatlas.core.train import Params, minimize
 
 Router = Literal["sinkhorn", "reinforce", "hash", "position", "soft"]
 ROUTERS: tuple[Router, ...] = ("sinkhorn", "reinforce", "hash")
+WITH_CONTROL: tuple[Router, ...] = (*ROUTERS, "position")
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ CLASSES = {
 
 
 class Flow(NamedTuple):
-    """Kernel ``K[l]``, four-point vertex ``V[l]`` and both susceptibilities of layers ``l = 1 .. L``."""
+    """Kernel ``K[l]``, four-point vertex ``V[l]`` and both susceptibilities of layers 1 to ``L``."""
 
     kernel: Float[Tensor, " L"]
     vertex: Float[Tensor, " L"]
