@@ -46,9 +46,10 @@ lab.papers_table()
 # All laws here are fitted by one function. It compares logarithms, so that small losses count as much as large ones, and
 # it uses Huber's loss, so that one odd run does not turn the line:
 #
-# $$\min_\theta \sum_i h_\delta\bigl(\ln \hat y_\theta(x_i) - \ln y_i\bigr), \qquad
-# \hat y = c\,x^{-\alpha}, \quad y_\infty + c\,x^{-\alpha}, \quad
-# c\,x^{-\alpha}\bigl(1 + (x/x_0)^{1/w}\bigr)^{-(\alpha'-\alpha)\,w}.$$
+# $$\min_\theta \sum_i h_\delta\bigl(\ln \hat y_\theta(x_i) - \ln y_i\bigr)$$
+#
+# for $\hat y = c\,x^{-\alpha}$, for $y_\infty + c\,x^{-\alpha}$ with a floor, or for
+# $c\,x^{-\alpha}\bigl(1 + (x/x_0)^{1/w}\bigr)^{-(\alpha'-\alpha)\,w}$ with a bend.
 #
 # Which of the three forms is right matters more than how it is fitted. Below, curves of a known form are fitted by all
 # three on their smaller half, and each fit predicts the larger half.
@@ -86,8 +87,9 @@ lab.table(
 # claim that one law holds for all: bilinear in the logarithms of the dense size $N$ and of a count $\hat E$ that
 # saturates,
 #
-# $$\log_{10} L = a \log_{10} N + b \log_{10} \hat E + c \log_{10} N \log_{10} \hat E + d, \qquad
-# \frac1{\hat E} = \frac{1}{E - 1 + \bigl(\frac1{E_{start}} - \frac1{E_{max}}\bigr)^{-1}} + \frac1{E_{max}} .$$
+# $$\log_{10} L = a \log_{10} N + b \log_{10} \hat E + c \log_{10} N \log_{10} \hat E + d,$$
+#
+# $$\frac1{\hat E} = \frac{1}{E - 1 + \bigl(\frac1{E_{start}} - \frac1{E_{max}}\bigr)^{-1}} + \frac1{E_{max}} .$$
 #
 # The product term is the message. With $c > 0$, experts help less the larger the model, and beyond
 # $N_{cut} = 10^{-b/c}$ not at all. A larger family always fits better *in sample*. So the largest size is held out: a law
@@ -357,8 +359,9 @@ lab.claim(
 # random combinations of them and follows gradient flow for a time $t$. With power laws $\lambda_k = k^{-b}$ and $\lambda_k (w^*_k)^2 =
 # k^{-a}$ the whole curve of the loss has a mean-field theory. For unlimited data it is short:
 #
-# $$L(t) = \sum_k k^{-a}\, h_k(2t), \qquad \hat h_k(z) = \frac{1}{z + \lambda_k R(z)}, \qquad
-# R = \Bigl(1 + \frac1N \sum_k \frac{\lambda_k}{z + \lambda_k R}\Bigr)^{-1} .$$
+# $$L(t) = \sum_k k^{-a}\, h_k(2t), \qquad \hat h_k(z) = \frac{1}{z + \lambda_k R(z)},$$
+#
+# $$R = \Bigl(1 + \frac1N \sum_k \frac{\lambda_k}{z + \lambda_k R}\Bigr)^{-1} .$$
 #
 # The function $R(z)$ is the response of the finite width; for $N \to \infty$ it is 1, and every feature is learned at its
 # own rate. The time $2t$ is worth a thought: the loss is quadratic in the residual, but both factors pass through the *same*
@@ -552,8 +555,9 @@ lab.claim(
 # approaches like $1/D$ or $1/P$: *variance-limited*, exponent 1, whatever the data. Let instead the other resource be
 # unlimited. Then data or parameters must *resolve* a manifold of dimension $d$, at a spacing of $D^{-1/d}$, and the exponent tells about the data:
 #
-# $$L(D) - L(\infty) \sim D^{-1} \quad\text{(variance)}, \qquad L(D) \sim D^{-\alpha_D},\;\; \alpha_D = \frac{4}{d}
-# \;\text{ for piecewise-linear fits of smooth targets.}$$
+# $$L(D) - L(\infty) \sim D^{-1} \quad\text{or}\quad L(D) \sim D^{-\alpha_D},$$
+#
+# with $\alpha_D = 4/d$ for piecewise-linear fits of smooth targets.
 #
 # For kernels the exponent comes from the spectrum: where $\sum_{i>D} \lambda_i \sim D^{-\alpha_K}$ and the target is a
 # typical function of that kernel, $\alpha_D = \alpha_K$. A random ReLU network is a rougher teacher than a smooth one: its kernel has a

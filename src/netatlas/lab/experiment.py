@@ -65,7 +65,8 @@ def _holds_artists(value: Any) -> bool:
     from matplotlib.container import Container
 
     if isinstance(value, list | tuple) and value and not isinstance(value, Container):
-        return all(_holds_artists(v) for v in value)
+        # Setters without an artist of their own return None.
+        return all(v is None or _holds_artists(v) for v in value) and any(v is not None for v in value)
     return isinstance(value, Artist | Container)
 
 
