@@ -11,7 +11,7 @@ from harness import ROOT, compare, timed
 from torch import nn
 
 from netatlas.core.nn import MLP
-from netatlas.core.parameterization import parameterize
+from netatlas.core.parameterization import Exponents, parameterize, width_exponent
 from netatlas.core.train import batch_order, fit_many
 from netatlas.parameterization import DepthScaledResidualMLP, NarrowNetwork, mean_field_rates, recurrent_kernel
 from netatlas.parameterization.recurrent import recurrent_states
@@ -92,7 +92,23 @@ def _width_sweep():
     )
 
 
+def _layers(model, x):
+    """Outputs of the linear layers."""
+    found = []
+    handles = [
+        m.register_forward_hook(lambda _m, _i, out: found.append(out.detach()))
+        for m in model.modules()
+        if isinstance(m, nn.Linear)
+    ]
+    with torch.no_grad():
+        model(x)
+    for handle in handles:
+        handle.remove()
+    return found
+
+
 def _depth_sweep():
+    # At width 48 and batch 64 a step is nearly all arithmetic: stacking saves calls, and here there are few to save.
     x, y = _data(1600, 784)
     rates, seeds, depth, width = [2.0**k for k in range(-6, 0)], (0, 1, 2, 3), 16, 48
     build = partial(DepthScaledResidualMLP, 784, width, depth, 10)
@@ -179,7 +195,7 @@ def _kernel():
 
 
 def _mup():
-    """The package's shapes, initial rescaling and optimizer beside ours: equal loss curves, then the sweep's time."""
+    """The package's shapes, initial rescaling and optimizer beside ours: equal slopes and losses, then times."""
     if not MUP.exists():
         print(f"bench_parameterization: no mup package under {MUP}, its row is skipped")
         return []
@@ -201,21 +217,19 @@ def _mup():
         def forward(self, x):
             return self.out(self.two(self.one(x).relu()).relu())
 
-    def package():
+    def package(width=width):
         model = Net(width)
         with torch.random.fork_rng(devices=[]):
             small, large = Net(base), Net(2 * base)
         mup.set_base_shapes(model, small, delta=large)
         return model
 
-    def build(scale):
+    def build(scale, width=width):
         # The package's muP for Adam: the readout's multiplier 1/n on weights of the base's size, its rate as it is.
         model = MLP([196, width, width, 10], bias=False)
         with torch.random.fork_rng(devices=[]):
             small = MLP([196, base, base, 10], bias=False)
         rule = {"embedding": (0.0, 0.0, 0.0), "hidden": (0.0, 0.5, 1.0), "readout": (1.0, 0.0, 0.0)}
-        from netatlas.core.parameterization import Exponents
-
         scale.append(parameterize(model, small, {k: Exponents(*v) for k, v in rule.items()}))
         return model
 
@@ -235,8 +249,48 @@ def _mup():
             for seed in seeds
         ]
 
+    widths = (32, 64, 128)
+
+    def coordinates(models):
+        """Root mean square of each layer's change after five steps, by width and seed: the coordinate check."""
+        table = []
+        for model, optimizer in models:
+            before = _layers(model, x[:64])
+            for _ in range(5):
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(model(x[:64]), y[:64]).backward()
+                optimizer.step()
+            after = _layers(model, x[:64])
+            table.append([float((a - b).square().mean().sqrt()) for a, b in zip(after, before)])
+        return torch.tensor(table).reshape(len(widths), len(seeds), 3)
+
+    def runs(make):
+        for width in widths:
+            for seed in seeds:
+                torch.manual_seed(seed)
+                yield make(width)
+
+    def own(width):
+        scale = []
+        model = build(scale, width)
+        return model, torch.optim.Adam(scale[0].groups(model, 2.0**-9))
+
+    def peers(width):
+        model = package(width)
+        return model, mup.MuAdam(model.parameters(), lr=2.0**-9)
+
+    slopes = [
+        [width_exponent(widths, table[..., i]) for i in range(3)]
+        for table in map(coordinates, (runs(own), runs(peers)))
+    ]
+    text = [", ".join(f"{v.mean:+.2f} ± {v.half_width:.2f}" for v in side) for side in slopes]
+    print(f"coordinate check, slopes of embedding, hidden, readout over widths {widths}: ours {text[0]}; mup {text[1]}")
+    for a, b in zip(*slopes):
+        if abs(a.mean - b.mean) > 0.02:
+            raise AssertionError(f"coordinate-check slopes differ: {a.mean:.3f} and {b.mean:.3f}")
+
     version = importlib.metadata.version("mup") if mup.__file__ else "unknown"
-    work = "muP, width 64 over base 16, 5 rates x 4 seeds, 40 steps: equal losses"
+    work = "muP, width 64 over base 16, 5 rates x 4 seeds, 40 steps: equal slopes and losses"
     return [
         compare(
             "parameterize, fit_many",

@@ -242,6 +242,7 @@ def test_clipping_and_kept_divergence_are_per_member():
         (lambda: width_exponent([4, 8], torch.zeros(2, 1)), "positive values"),
         (lambda: width_exponent([4, 8], torch.full((2, 1), math.nan)), "finite values"),
         (lambda: alignment_exponent(torch.ones(2, 1), torch.ones(3, 1)), "width 1 of at least 2"),
+        (lambda: alignment_exponent(torch.ones(2, 3), torch.ones(3, 3, device="meta")), "activations on cpu"),
         (lambda: minimize(lambda p, s, g: p["w"], {"w": torch.ones(1)}, steps=1, lr_scale={"v": 1.0}), "one scale"),
         (
             lambda: minimize(lambda p, s, g: p["w"], {"w": torch.ones(1)}, steps=1, clip_norm=0.0),

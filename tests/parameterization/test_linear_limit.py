@@ -55,6 +55,19 @@ def test_cbow_learns():
     assert analogy_accuracy(end, corpus.questions) > analogy_accuracy(start, corpus.questions) + 0.1
 
 
+def test_cbow_step_is_that_of_the_loss_by_gathering():
+    corpus = analogy_corpus(attributes=3, entities=4, windows=200)
+    start, end = (cbow(corpus, 5, lr=0.5, steps=s, batch=16, seed=3) for s in (0, 1))
+    generator = torch.Generator().manual_seed(3)
+    rows = torch.randint(200, (16,), generator=generator)
+    asked = torch.cat([corpus.targets[rows][:, None], torch.randint(12, (16, 5), generator=generator)], 1)
+    u, v = (start[k].T.clone().requires_grad_() for k in ("U", "V"))
+    score = (v[asked] @ u[corpus.contexts[rows]].mean(1)[:, :, None])[:, :, 0] / 5
+    loss = -(torch.nn.functional.logsigmoid(score[:, 0]) + torch.nn.functional.logsigmoid(-score[:, 1:]).sum(1)).mean()
+    gradient = torch.autograd.grad(loss, u)[0]
+    torch.testing.assert_close(end["U"].T, (u - 0.5 * 5 * gradient).detach(), rtol=1e-5, atol=1e-6)
+
+
 def test_tasks_and_the_inner_step():
     images, labels = torch.randn(60, 5), torch.arange(60) % 3
     tasks = draw_tasks(images, labels, [0, 1, 2], tasks=4, queries=2, seed=0)

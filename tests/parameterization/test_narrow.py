@@ -92,6 +92,16 @@ def test_coding_network_converges_in_the_mean_and_not_in_the_maximum():
         assert coding_network(f, cells=4, outputs=outputs).width == 2
 
 
+def test_narrow_network_is_the_chain_of_its_formula():
+    torch.manual_seed(0)
+    net, x = NarrowNetwork(2, 3, 4, 5), torch.randn(7, 2)
+    h = x @ net.enter.weight.T + net.enter.bias
+    for w, b in zip(net.weights, net.biases):
+        z = h @ w.T + b
+        h = torch.where(z > 0, z, net.slope * z)
+    torch.testing.assert_close(net(x), h @ net.leave.weight.T + net.leave.bias)
+
+
 def test_narrow_network_shapes_and_width_one_is_monotone():
     net = NarrowNetwork(1, 1, 1, 6)
     out = net(torch.linspace(-3, 3, 50)[:, None])[:, 0].diff()
@@ -120,6 +130,7 @@ def test_polyline_passes_its_corners():
         (lambda: coding_network(lambda p: p[:, :1], cells=1), "two cells"),
         (lambda: coding_network(lambda p: 2 + p[:, :1], cells=2), "values in"),
         (lambda: sup_error(torch.ones(3, 2), torch.ones(2, 2)), "outputs"),
+        (lambda: sup_error(torch.ones(3, 2), torch.ones(3, 2, device="meta")), "targets on cpu"),
         (lambda: ridge_network(torch.ones(2, 1), torch.ones(3), units=1), "one target an input"),
     ],
 )

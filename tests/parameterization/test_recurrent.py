@@ -133,6 +133,15 @@ def test_trials():
         (lambda: effective_rank(torch.full((2, 2), math.nan)), "finite values"),
         (lambda: kernel_alignment(torch.ones(2, 2), torch.ones(3, 3)), "two kernels"),
         (lambda: kernel_alignment(torch.zeros(2, 2), torch.ones(2, 2)), "other than zero"),
+        (lambda: kernel_alignment(torch.ones(2, 2), torch.ones(2, 2, device="meta")), "both kernels on cpu"),
+        (
+            lambda: recurrent_states(
+                {"W": torch.ones(1, 2, 2), "W_in": torch.ones(1, 2, 3)}, torch.ones(4, 1, 3, device="meta")
+            ),
+            "weights on meta",
+        ),
+        (lambda: linear_alignment(torch.eye(2)[0], torch.eye(2)[1:]), "with a direction"),
+        (lambda: linear_alignment(torch.ones(2), torch.eye(2), readout=torch.ones(1, 2)), "readouts"),
         (lambda: linear_alignment(torch.tensor([-1.0]), torch.ones(1, 1)), "at least 0"),
         (lambda: linear_alignment_closed(0.0, 2, aligned=True), "a positive norm"),
         (lambda: two_alternative_forced_choice(0, generator=generator()), "trials, two steps"),

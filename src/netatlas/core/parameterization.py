@@ -562,12 +562,13 @@ def alignment_exponent(
         activations: ``N`` inputs of the layer.
 
     Raises:
-        ValueError: For a width below 2, shapes that do not fit, or NaN.
+        ValueError: For a width below 2, shapes or devices that do not fit, or NaN.
 
     Source:
         everett2024scaling, log alignment ratio.
     """
     n = update.shape[-1]
+    require(update.device == activations.device, f"activations on {update.device}", activations.device)
     require(
         n >= 2 and activations.shape[-1] == n, f"activations of the update's width {n} of at least 2", activations.shape
     )

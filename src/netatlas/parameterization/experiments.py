@@ -19,6 +19,7 @@ from netatlas.core.parameterization import (
     abc_regime,
     alignment_exponent,
     coordinate_check,
+    layer_kinds,
     layer_outputs,
     parameterize,
     width_exponent,
@@ -28,7 +29,6 @@ from netatlas.core.train import fit_many, minimize
 from netatlas.parameterization import narrow, recurrent
 from netatlas.parameterization.linear_limit import (
     Corpus,
-    Tasks,
     analogy_accuracy,
     cbow,
     draw_tasks,
@@ -110,21 +110,29 @@ def initial_growth(depth: int, width: int, *, draws: int = 64, exponent: float =
 
 
 class WidthArm(NamedTuple):
-    """A parameterization with its learning-rate rule, as one arm of a sweep."""
+    """A parameterization with its learning-rate rule, as one arm of a sweep.
+
+    ``variance`` is that of the initial weights times fan-in: 2 keeps the activations' size (He), 1/3 is PyTorch's own.
+    """
 
     rule: str
     optimizer: str = "adam"
     alignment: str = "full"
     global_rate: float | None = None
+    variance: float = 2.0
 
 
-def network(width: int, *, inputs: int = 196, classes: int = 10) -> MLP:
-    """Four layers without biases: embedding, two hidden, readout."""
-    return MLP([inputs, width, width, width, classes], bias=False)
+@torch.no_grad()
+def network(width: int, *, inputs: int = 196, classes: int = 10, variance: float = 2.0) -> MLP:
+    """Four layers without biases: embedding, two hidden, readout; ``variance`` as in :class:`WidthArm`."""
+    model = MLP([inputs, width, width, width, classes], bias=False)
+    for value in model.parameters():
+        value.mul_(math.sqrt(3 * variance))
+    return model
 
 
 def _prepared(width: int, base: int, arm: WidthArm, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, Any]:
-    model = network(width).to(dtype)
+    model = network(width, variance=arm.variance).to(dtype)
     applied = parameterize(
         model,
         network(base),
@@ -137,12 +145,18 @@ def _prepared(width: int, base: int, arm: WidthArm, dtype: torch.dtype = torch.f
 
 
 def _built(width: int, base: int, arm: WidthArm, dtype: torch.dtype = torch.float32) -> nn.Module:
-    model = network(width).to(dtype)
+    model = network(width, variance=arm.variance).to(dtype)
     # The base's random draws must not shift the model's: only its shapes are read.
     with torch.random.fork_rng(devices=[]):
         reference = network(base)
     parameterize(model, reference, arm.rule, optimizer=arm.optimizer)  # type: ignore[arg-type]
     return model
+
+
+def _kinds(base: int) -> list[str]:
+    # At the base width nothing has grown, so shapes tell a layer's kind only beside a wider network.
+    with torch.random.fork_rng(devices=[]):
+        return list(layer_kinds(network(2 * base), network(base)).values())
 
 
 def width_sweep(
@@ -171,8 +185,7 @@ def width_sweep(
         options: Further options of ``fit_many``.
     """
     _, applied = _prepared(width, base, arm)
-    kinds = list(applied.kinds.values())
-    factors = [(constants or {}).get(kind, 1.0) for kind in kinds]
+    factors = [(constants or {}).get(kind, 1.0) for kind in _kinds(base)]
     scale = {name: v * f for (name, v), f in zip(applied.lr_scale.items(), factors)}
     return learning_rate_sweep(
         partial(_built, width, base, arm),
@@ -190,12 +203,16 @@ def width_sweep(
 
 
 class Tuned(NamedTuple):
-    """Per-layer constants chosen at the base width, and losses with them at the largest one."""
+    """Per-layer constants chosen at the base width, and losses with them at the largest one.
+
+    ``losses`` are at the rate best there, ``transferred`` at the rate best at the base width, ``shift`` octaves below.
+    """
 
     constants: dict[str, float]
     position: float
     losses: Tensor
-    settings: int
+    transferred: Tensor
+    shift: float
 
 
 def tuned_constants(
@@ -209,10 +226,11 @@ def tuned_constants(
     largest: int,
     **options: Any,
 ) -> Tuned:
-    """Choose each kind's constant out of halves and doubles at the base width, then train at the largest width.
+    """Choose each kind's constant out of quarters and fours at the base width, then train at the largest width.
 
-    Eight settings for every arm alike: all ones, and each of embedding, hidden and readout halved or quadrupled, and
-    all three directions of the best guess of practice (larger embedding, smaller readout) together.
+    Eight settings for every arm alike: all ones, each of embedding, hidden and readout quartered or quadrupled, and a
+    larger embedding with a smaller readout. At the largest width the rate is chosen again, on the tuning seeds, out of
+    four positions an octave apart.
     """
     settings = [dict.fromkeys(KINDS, 1.0)]
     settings += [dict.fromkeys(KINDS, 1.0) | {kind: factor} for kind in KINDS for factor in (0.25, 4.0)]
@@ -223,8 +241,15 @@ def tuned_constants(
         best = optimal_rate(log2_rates, losses)
         tried.append((best.loss, best.position, constants))
     _, position, constants = min(tried, key=lambda t: t[0])
-    end = width_sweep(train, largest, arm, [position], seeds, base=base, constants=constants, **options)
-    return Tuned(constants, position, end[0], len(settings))
+    shifts = (-1.0, 0.0, 1.0, 2.0)
+    again = width_sweep(
+        train, largest, arm, [position + s for s in shifts], tuning_seeds, base=base, constants=constants, **options
+    )
+    shift = shifts[int(again.mean(1).argmin())]
+    end = width_sweep(
+        train, largest, arm, [position, position + shift], seeds, base=base, constants=constants, **options
+    )
+    return Tuned(constants, position, end[1], end[0], shift)
 
 
 class Equivalence(NamedTuple):
@@ -303,7 +328,7 @@ def measured_alignment(
         start = fit_many(build, train[0][:64], train[1][:64], lr=0.0, **common)
         end = fit_many(build, *train, lr=lr, lr_scale=applied.lr_scale, betas=(0.9, 0.99), **common)
         outputs = layer_outputs(end, train[0][:probes])
-        for i, (name, kind) in enumerate(zip(end.params, applied.kinds.values())):
+        for i, (name, kind) in enumerate(zip(end.params, _kinds(base))):
             if i == 0:
                 continue
             label = f"{kind} {i}" if kind == "hidden" else kind
@@ -442,32 +467,48 @@ def dichotomy(widths: Sequence[int], *, seeds: int, seed: int) -> dict[str, Chan
     return {rule: abc_changes(*ABC[rule](2), widths, seeds=seeds, seed=seed) for rule in ABC}
 
 
+class Analogies(NamedTuple):
+    """Analogy accuracy ``[W, S]``, the chosen rate of every width, and how many of them are at an end of the grid."""
+
+    accuracy: Tensor
+    rates: list[float]
+    at_end: int
+
+
 def analogy_curve(
     corpus: Corpus, widths: Sequence[int | None], rates: Sequence[float], seeds: Sequence[int], *, rule: str, steps: int
-) -> tuple[Tensor, list[float]]:
-    """Analogy accuracy ``[W, S]`` by width, each width at the rate best on the first half of the questions.
+) -> Analogies:
+    """Analogy accuracy by width, each width at its own best rate.
 
-    Accuracies are of the second half.
+    The rate is the one best on the first half of the questions with the first seed, out of one grid for all; a rate at
+    which training diverges answers nothing. Accuracies are of the second half.
     """
     half = len(corpus.questions) // 2
+
+    def vectors(width: int | None, rate: float, seed: int) -> Tensor | None:
+        try:
+            return cbow(corpus, width, rule=rule, lr=rate, steps=steps, seed=seed)["U"]
+        except ValueError as problem:
+            if "finite loss" not in str(problem):
+                raise
+            return None
+
     table, chosen = [], []
     for width in widths:
-        tuning, testing = [], []
-        for rate in rates:
-            vectors = [cbow(corpus, width, rule=rule, lr=rate, steps=steps, seed=s)["U"] for s in seeds]
-            tuning.append(np.mean([analogy_accuracy(u, corpus.questions[:half]) for u in vectors]))
-            testing.append([analogy_accuracy(u, corpus.questions[half:]) for u in vectors])
-        best = int(np.argmax(tuning))
-        table.append(testing[best])
+        first = [vectors(width, rate, seeds[0]) for rate in rates]
+        score = [0.0 if u is None else analogy_accuracy(u, corpus.questions[:half]) for u in first]
+        best = int(np.argmax(score))
+        found = [first[best], *(vectors(width, rates[best], s) for s in seeds[1:])]
+        table.append([0.0 if u is None else analogy_accuracy(u, corpus.questions[half:]) for u in found])
         chosen.append(rates[best])
-    return torch.tensor(table), chosen
+    return Analogies(torch.tensor(table), chosen, sum(r in (rates[0], rates[-1]) for r in chosen))
 
 
 def few_shot(
     images: Tensor, labels: Tensor, *, seeds: Sequence[int], steps: int, inner: Sequence[float], outer: Sequence[float],
     batch: int = 16, widths: Sequence[int] = (),
 ) -> dict[str, Tensor]:  # fmt: skip
-    """Accuracy of one-shot learning on five unseen digit classes, one value a seed.
+    """Accuracy of one-shot learning on five unseen digit classes and on the five seen ones, one value a seed.
 
     Meta-training uses the other five. Both rates are chosen on tasks of the training classes, for every arm alike. The
     fixed-kernel arm's features do not move, so meta-training cannot change its kernel: one inner step.
@@ -480,16 +521,19 @@ def few_shot(
         order = np.random.default_rng(s).permutation(10).tolist()
         seen, unseen = order[:5], order[5:]
 
-        def batches(step: int, seen: list[int] = seen, s: int = s) -> Tasks:
-            return draw_tasks(images, labels, seen, tasks=batch, queries=3, seed=1000 * s + step)
-
-        check = draw_tasks(images, labels, seen, tasks=50, queries=5, seed=1000 * s + 999)
-        final = draw_tasks(images, labels, unseen, tasks=150, queries=5, seed=1000 * s + 998)
+        drawn = [
+            draw_tasks(images, labels, seen, tasks=batch, queries=3, seed=1000 * s + step) for step in range(steps)
+        ]
+        check = draw_tasks(images, labels, seen, tasks=50, queries=5, seed=1_000_000 + s)
+        final = draw_tasks(images, labels, unseen, tasks=150, queries=5, seed=2_000_000 + s)
         for name, (width, length) in arms.items():
             options = [(i, o) for i in inner for o in (outer if length else outer[:1])]
-            trained = [meta_train(batches, width, d, 5, inner=i, lr=o, steps=length, seed=s) for i, o in options]
+            trained = [
+                meta_train(drawn.__getitem__, width, d, 5, inner=i, lr=o, steps=length, seed=s) for i, o in options
+            ]
             best = max(trained, key=lambda f: f(check))
             found[name].append(best(final))
+            found.setdefault(f"{name}, seen classes", []).append(best(check))
     return {name: torch.tensor(v) for name, v in found.items()}
 
 
@@ -708,19 +752,24 @@ def structure_study(size: int, seeds: Sequence[int], *, steps: int, gain: float 
 
 
 class LinearTheory(NamedTuple):
-    """Kernel alignment of the two-layer linear network: by rank over tasks, and rank one on and off the task."""
+    """Kernel alignment of the two-layer linear network: by rank over tasks, and rank one on and off the task.
+
+    ``expected`` starts from random readouts, ``from_zero`` from ones at which a readout of zero arrives.
+    """
 
     ranks: tuple[int, ...]
     expected: np.ndarray
+    from_zero: np.ndarray
     aligned: float
     misaligned: float
     full: float
     rank_correlation: float
+    exception: float
     closed_error: float
 
 
 def linear_theory(
-    norm: float, *, dimension: int = 20, tasks: int = 30, ranks: Sequence[int] = (1, 2, 5, 10, 20), seed: int = 0
+    norm: float, *, dimension: int = 20, tasks: int = 20, ranks: Sequence[int] = (1, 2, 5, 10, 20), seed: int = 0
 ) -> LinearTheory:
     """Expected kernel alignment by rank at one Frobenius norm, simulated, beside the closed forms of two cases."""
     generator = torch.Generator().manual_seed(seed)
@@ -732,12 +781,23 @@ def linear_theory(
         s[:rank] = norm / math.sqrt(rank)
         return s
 
-    stack = torch.cat([spectrum(r).expand(tasks, -1) for r in ranks])
-    expected = recurrent.linear_alignment(stack, beta.repeat(len(ranks), 1)).reshape(len(ranks), tasks).mean(1).numpy()
+    stack, wanted = torch.cat([spectrum(r).expand(tasks, -1) for r in ranks]), beta.repeat(len(ranks), 1)
+    random = torch.randn(tasks, dimension, generator=generator, dtype=torch.float64).repeat(len(ranks), 1)
+    expected, from_zero = (
+        recurrent.linear_alignment(stack, wanted, readout=start, steps=steps, lr=lr)
+        .reshape(len(ranks), tasks)
+        .mean(1)
+        .numpy()
+        # From zero a low rank has to turn its one direction, which takes longer.
+        for start, steps, lr in ((random, 2000, 0.02), (stack * wanted, 4000, 0.03))
+    )
     cases = torch.stack([spectrum(1), spectrum(1), spectrum(dimension)])
-    aligned, misaligned, full = recurrent.linear_alignment(cases, axis[[0, 1, 0]], steps=8000, lr=0.005).tolist()
+    aligned, misaligned, full = recurrent.linear_alignment(
+        cases, axis[[0, 1, 0]], readout=random[:3], steps=8000, lr=0.005
+    ).tolist()
     closed = [recurrent.linear_alignment_closed(norm, dimension, aligned=a) for a in (True, False)]
     return LinearTheory(
-        tuple(ranks), expected, aligned, misaligned, full, spearman(np.arange(len(ranks)), expected),
+        tuple(ranks), expected, from_zero, aligned, misaligned, full, spearman(np.arange(len(ranks)), expected),
+        min(aligned - (full - 0.05), (full - 0.05) - misaligned),
         max(abs(aligned - closed[0]), abs(full - closed[1])),
     )  # fmt: skip

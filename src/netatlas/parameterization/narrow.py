@@ -74,10 +74,11 @@ class NarrowNetwork(nn.Module):
         self.leave = nn.Linear(width, outputs)
 
     def forward(self, x: Float[Tensor, "N inputs"]) -> Float[Tensor, "N outputs"]:
-        h = self.enter(x)
+        # Points along the last axis: with a width of two or three the products are then long, not narrow.
+        h = self.enter(x).mT
         for w, b in zip(self.weights, self.biases):
-            h = nn.functional.leaky_relu(torch.nn.functional.linear(h, w, b), self.slope)
-        return self.leave(h)
+            h = nn.functional.leaky_relu(w @ h + b[:, None], self.slope)
+        return self.leave(h.mT)
 
 
 @dataclass(frozen=True)
@@ -411,8 +412,9 @@ def sup_error(outputs: Float[Tensor, "*members N d"], targets: Float[Tensor, "N 
         targets: ``[N, d]``.
 
     Raises:
-        ValueError: For shapes that do not fit.
+        ValueError: For shapes that do not fit, or different devices.
     """
+    require(outputs.device == targets.device, f"targets on {outputs.device}", targets.device)
     require(outputs.shape[-2:] == targets.shape, f"outputs [..., {tuple(targets.shape)}]", tuple(outputs.shape))
     return (outputs - targets).abs().amax((-2, -1))
 

@@ -148,12 +148,13 @@ def recurrent_states(params: dict[str, Tensor], inputs: Float[Tensor, "T B I"]) 
         inputs: Shared by the networks.
 
     Raises:
-        ValueError: For shapes that do not fit.
+        ValueError: For shapes that do not fit, or different devices.
 
     Source:
         liu2023connectivity, eq. (1) with the leak rate 1.
     """
     w, enter = params["W"], params["W_in"]
+    require({w.device, enter.device} == {inputs.device}, f"weights on {inputs.device}", {w.device, enter.device})
     require(inputs.shape[-1] == enter.shape[-1], f"inputs of {enter.shape[-1]} channels", tuple(inputs.shape))
     drive = torch.einsum("mni,tbi->tmbn", enter, inputs)
     h, states = torch.zeros_like(drive[0]), []
@@ -201,16 +202,17 @@ def kernel_alignment(
     r"""Cosine between two kernels, :math:`\langle K, K'\rangle / (\lVert K\rVert\, \lVert K'\rVert)`.
 
     Args:
-        first, second: Symmetric kernels.
+        first, second: Symmetric kernels on one device.
         centred: Whether rows and columns are centred first (CKA).
 
     Raises:
-        ValueError: For shapes that differ, NaN, or a kernel of zeros.
+        ValueError: For shapes or devices that differ, NaN, or a kernel of zeros.
 
     Source:
         liu2023connectivity, kernel and representation alignment.
     """
     require(first.shape == second.shape and first.ndim >= 2, f"two kernels {tuple(first.shape)}", tuple(second.shape))
+    require(first.device == second.device, f"both kernels on {first.device}", second.device)
     require_finite("first", first)
     require_finite("second", second)
     if centred:
@@ -227,6 +229,7 @@ def linear_alignment(
     singular: Float[Tensor, "#K d"],
     task: Float[Tensor, "K d"],
     *,
+    readout: Float[Tensor, "K d"] | None = None,
     steps: int = 4000,
     lr: float = 0.01,
     tiny: float = 1e-3,
@@ -239,12 +242,14 @@ def linear_alignment(
     Args:
         singular: Initial singular values :math:`s`, zeros for lower rank; one row for all tasks or one a task.
         task: Teachers, unit vectors in the singular basis.
+        readout: Directions of the initial :math:`w_2`; by default :math:`W_1\beta`, along which a readout of zero moves
+            first.
         steps: Steps of gradient descent.
         lr: Step size.
         tiny: Norm of the initial :math:`w_2`.
 
     Raises:
-        ValueError: For negative singular values or shapes that do not fit.
+        ValueError: For negative singular values, shapes that do not fit, or a readout without direction.
 
     Source:
         liu2023connectivity, theory of the two-layer linear network.
@@ -255,8 +260,11 @@ def linear_alignment(
     require(len(singular) in (1, len(task)), f"singular values for 1 or {len(task)} tasks", len(singular))
     k, d = task.shape
     w1 = torch.diag_embed(singular).to(task).expand(k, d, d).clone()
-    w2 = tiny * torch.einsum("kij,kj->ki", w1, task)
-    w2 = tiny * torch.nn.functional.normalize(w2 + 1e-9, dim=1)
+    w2 = torch.einsum("kij,kj->ki", w1, task) if readout is None else readout.to(task)
+    require(w2.shape == task.shape, f"readouts {tuple(task.shape)}", tuple(w2.shape))
+    norms = w2.norm(dim=1, keepdim=True)
+    require(bool((norms > 0).all()), "readouts with a direction (the task is not seen by the weights)", "zero")
+    w2 = tiny * w2 / norms
     eye = torch.eye(d, dtype=task.dtype)
     start = w1.mT @ w1 + w2.square().sum(1)[:, None, None] * eye
     for _ in range(steps):
