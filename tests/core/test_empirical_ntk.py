@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, jacrev, vmap
 
+from netatlas.core import empirical_ntk as ntk_module
 from netatlas.core.empirical_ntk import empirical_ntk, ntk_vector_product
 from netatlas.core.infinite import AvgPool, Conv, Dense, Flatten, LayerNorm, Relu, residual, serial
 from netatlas.core.nn import MLP, ConvNet, ResNet
@@ -128,3 +129,24 @@ def test_refusals(change, words):
     given = {"model": MLP([4, 8, 3]), "x1": torch.ones(2, 4)} | change
     with pytest.raises(ValueError, match=words):
         empirical_ntk(**given)
+
+
+@pytest.mark.parametrize("tile", [1, 50])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_tiles_and_symmetry_change_nothing(monkeypatch, tile, dtype):
+    model, x = MLP([4, 8, 6, 3]).to(dtype), draw(7, 4).to(dtype)
+    right = recipe(model, x, x)
+    monkeypatch.setattr(ntk_module, "_TILE", tile)
+    tolerance = {"atol": 1e-5 if dtype == torch.float32 else 1e-12}
+    own, copy = empirical_ntk(model, x), empirical_ntk(model, x, x.clone())
+    assert torch.allclose(own, right, **tolerance) and torch.allclose(copy, right, **tolerance)
+    assert torch.equal(own, own.permute(1, 0, 3, 2))
+    mean = empirical_ntk(model, x, outputs="trace")
+    assert torch.equal(mean, mean.mT)
+
+
+def test_precision_without_a_numpy_type():
+    model, x = MLP([4, 8, 3]).to(torch.bfloat16), draw(5, 4).to(torch.bfloat16)
+    kernel = empirical_ntk(model, x).float()
+    right = empirical_ntk(model.float(), x.float())
+    assert torch.allclose(kernel, right, atol=0.05 * float(right.abs().max()))

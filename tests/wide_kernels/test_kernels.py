@@ -15,6 +15,7 @@ from sklearn.gaussian_process.kernels import RBF
 import netatlas.wide_kernels as wk
 from netatlas.core.empirical_ntk import empirical_ntk
 from netatlas.core.infinite import Conv, Dense, Flatten, Relu, serial
+from netatlas.wide_kernels import experiments
 from netatlas.wide_kernels.edgeworth import READOUTS
 from netatlas.wide_kernels.effective_theory import CLASSES
 
@@ -181,13 +182,34 @@ def test_the_sampler_has_the_law_of_whole_networks():
     assert scipy_stats.ks_2samp(fast, slow).pvalue > 1e-3
 
 
-def test_residual_vertex_after_one_block():
+@pytest.mark.parametrize("reduced", [True, False])
+def test_residual_vertex_after_one_block(reduced):
     for keep in (0.0, 0.5, 0.9):
-        values = wk.residual_vertex(keep, 32, 2, 40_000, generator=torch.Generator().manual_seed(1))
+        generator = torch.Generator().manual_seed(1)
+        values = wk.residual_vertex(keep, 32, 2, 40_000, generator=generator, reduced=reduced)
         c = 1 - keep
         error = float(values[1].std()) / 200
         assert float(values[0].abs().max()) == 0
         assert abs(float(values[1].mean()) - 4 * c - c * c) < 5 * error
+
+
+def test_exponent_of_a_power_law_and_its_error():
+    sizes, generator = [8, 32, 128], torch.Generator().manual_seed(0)
+    exact = experiments.exponent(sizes, [torch.full((5,), 3.0 * n**-0.5) for n in sizes])
+    assert exact.slope == pytest.approx(-0.5) and exact.stderr == pytest.approx(0, abs=1e-6)
+    found = []
+    for _ in range(300):
+        rows = [n**-0.5 * (1 + 0.2 * torch.randn(20, generator=generator)) for n in sizes]
+        found.append(experiments.exponent(sizes, rows))
+    slopes = torch.tensor([f.slope for f in found])
+    assert float(slopes.std()) == pytest.approx(sum(f.stderr for f in found) / 300, rel=0.15)
+
+
+def test_error_of_a_stand_in():
+    full = torch.einsum("nm,ab->nmab", torch.eye(3), torch.eye(2)).double()
+    assert wk.frobenius_error(full, torch.eye(3).double()) == 0
+    assert wk.frobenius_error(full, 0.5 * torch.eye(3).double()) == pytest.approx(0.5)
+    assert wk.frobenius_error(full, 0.5 * torch.eye(3).double()) == wk.gram_error(full, 0.5 * torch.eye(3)).frobenius
 
 
 # Deep classifiers

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -31,7 +32,7 @@ Method = Literal["structured", "jacobian", "ntk_vector"]
 Outputs = Literal["full", "trace", "sum_of_logits", "first"]
 Params = dict[str, Tensor]
 
-# Numbers of a tile of the structured method: small ones waste little of a symmetric kernel's lower half.
+# Numbers of a tile of the structured method: small enough for the cache, large enough for fast products.
 _TILE = 2**19
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
 
@@ -59,12 +60,12 @@ def _call(model: nn.Module, params: Params) -> Callable[[Params, Tensor], Tensor
 
 
 def _finish(kernel: Tensor, outputs: Outputs | Tensor) -> Tensor:
-    """``[n1, R, n2, R]`` as the caller asked for it."""
+    """``[R, n1, R, n2]`` as the caller asked for it."""
     if isinstance(outputs, Tensor) or outputs == "full":
-        return kernel.permute(0, 2, 1, 3)
+        return kernel.permute(1, 3, 0, 2)
     if outputs == "trace":
-        return kernel.diagonal(dim1=1, dim2=3).mean(-1)
-    return kernel[:, 0, :, 0]
+        return kernel.diagonal(dim1=0, dim2=2).mean(-1)
+    return kernel[0, :, 0]
 
 
 @contextmanager
@@ -138,8 +139,8 @@ def empirical_ntk(
         combos = _cotangents(outputs, 1 if scalar else shape[1], first)
         if method == "structured":
             kernel = _structured(net, state, a, b, combos, chunk, outputs == "trace")
-            if outputs == "trace":
-                return kernel
+            if kernel.ndim == 2:
+                return kernel if outputs != "full" and not isinstance(outputs, Tensor) else kernel[..., None, None]
         elif method == "jacobian":
             kernel = _by_jacobian(net, state, a, b, combos, chunk)
         else:
@@ -174,7 +175,7 @@ def _by_jacobian(model: nn.Module, state: Params, a: Tensor, b: Tensor | None, c
     r = len(combos)
     left = torch.cat([_jacobian(model, state, part, combos) for part in a.split(chunk)])
     right = left if b is None else torch.cat([_jacobian(model, state, part, combos) for part in b.split(chunk)])
-    return (left @ right.mT).reshape(len(a), r, -1, r)
+    return (left @ right.mT).reshape(len(a), r, -1, r).transpose(0, 1).transpose(2, 3)
 
 
 def _by_products(model: nn.Module, state: Params, a: Tensor, b: Tensor | None, combos: Tensor, chunk: int) -> Tensor:
@@ -190,11 +191,11 @@ def _by_products(model: nn.Module, state: Params, a: Tensor, b: Tensor | None, c
 
             return vmap(along)(others)
 
-        return torch.einsum("rno,so->nsr", vmap(push)(grads), combos)
+        return torch.einsum("rno,so->snr", vmap(push)(grads), combos)
 
     other = a if b is None else b
-    columns = [torch.cat([against(point, part) for part in a.split(chunk)]) for point in other]
-    return torch.stack(columns, 2)
+    columns = [torch.cat([against(point, part) for part in a.split(chunk)], 1) for point in other]
+    return torch.stack(columns, 3)
 
 
 def _supported(model: nn.Module) -> dict[str, nn.Module]:
@@ -232,11 +233,13 @@ def _columns(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 def _scales(layer: nn.Module) -> tuple[float, float]:
-    return (layer.weight_scale, layer.bias_scale) if isinstance(layer, FiniteLinear) else (1.0, 1.0)
+    """The factor of a layer's weights, and the square of that of its bias: 0 without one."""
+    weight, bias = (layer.weight_scale, layer.bias_scale) if isinstance(layer, FiniteLinear) else (1.0, 1.0)
+    return weight, bias**2 if layer.bias is not None else 0.0
 
 
 class _Factors:
-    """Inputs ``[N, pixels, fan_in]`` and output cotangents ``[N, R, pixels, width]`` of each layer."""
+    """Inputs ``[N, pixels, fan_in]`` and output cotangents ``[R, N, pixels, width]`` of each layer."""
 
     def __init__(self) -> None:
         self.inputs: dict[str, Tensor] = {}
@@ -279,7 +282,7 @@ def _factors(model: nn.Module, state: Params, layers: dict[str, nn.Module], x: T
         convolves = isinstance(layer, _CONVOLUTIONS) or (isinstance(layer, FiniteLinear) and layer.stride)
         # [R, N, width, *pixels] of a convolution, [R, N, *pixels, width] of a dense layer.
         flat = grad.flatten(3).mT if convolves else grad.reshape(*grad.shape[:2], -1, grad.shape[-1])
-        found.cotangents[name] = flat.transpose(0, 1).detach()
+        found.cotangents[name] = flat.detach()
     return found
 
 
@@ -287,36 +290,35 @@ def _fresh(state: Params) -> Params:
     return {name: value.detach().clone() if value.requires_grad else value.detach() for name, value in state.items()}
 
 
-def _gathered(parts: list[_Factors]) -> _Factors:
-    whole = _Factors()
-    for name in parts[0].cotangents:
-        whole.inputs[name] = torch.cat([p.inputs[name] for p in parts])
-        whole.cotangents[name] = torch.cat([p.cotangents[name] for p in parts])
-    return whole
-
-
 def _structured(
     model: nn.Module, state: Params, a: Tensor, b: Tensor | None, combos: Tensor, chunk: int, trace: bool
 ) -> Tensor:
-    layers, r = _supported(model), len(combos)
-    probe = _factors(model, state, layers, a[:1], combos)
-    layers = {name: la for name, la in layers.items() if name not in probe.repeated and name in probe.cotangents}
-    left = _gathered([_factors(model, state, layers, part, combos) for part in a.split(max(chunk, 256))])
-    right = left
-    if b is not None:
-        right = _gathered([_factors(model, state, layers, part, combos) for part in b.split(max(chunk, 256))])
+    """``[R, n1, R, n2]``; ``[n1, n2]`` for the mean over equal combinations, or for a single one."""
+    candidates, r = _supported(model), len(combos)
+    left = _factors(model, state, candidates, a, combos)
+    right = left if b is None else _factors(model, state, candidates, b, combos)
+    layers = {n: la for n, la in candidates.items() if n not in left.repeated and n in left.cotangents}
     n, m = len(a), len(a if b is None else b)
-    shape = (n, m) if trace else (n, r, m, r)
-    kernel = a.new_zeros(shape)
+    trace = trace or r == 1
+    kernel = a.new_zeros((n, m) if trace else (r, n, r, m))
+    vectors: Vectors = []
     for name, layer in layers.items():
-        _add_layer(kernel, layer, name, left, right, b is None, trace)
+        if left.inputs[name].shape[1] > 1:
+            _add_pixels(kernel, layer, name, left, right, trace)
+            continue
+        weight_scale, shift = _scales(layer)
+        x, y = left.inputs[name][:, 0], right.inputs[name][:, 0]
+        inputs = _product(x, x if b is None else y).mul_(weight_scale**2).add_(shift)
+        g, h = (side.cotangents[name][:, :, 0].contiguous() for side in (left, right))
+        vectors.append((inputs, g, h))
+    (_add_traces if trace else _add_vectors)(kernel, vectors, b is None)
     covered = {f"{name}.{part}" if name else part for name in layers for part in ("weight", "bias")}
     rest = {name: value for name, value in state.items() if name not in covered}
     if rest:
         fixed = {name: value for name, value in state.items() if name in covered}
         jac = [_rest_jacobian(model, fixed, rest, x, combos, chunk) for x in ([a] if b is None else [a, b])]
         added = (jac[0] @ jac[-1].mT).reshape(n, r, m, r)
-        kernel += added.diagonal(dim1=1, dim2=3).mean(-1) if trace else added
+        kernel += added.diagonal(dim1=1, dim2=3).mean(-1) if trace else added.transpose(0, 1).transpose(2, 3)
     return kernel
 
 
@@ -334,62 +336,67 @@ def _rest_jacobian(model: nn.Module, fixed: Params, rest: Params, x: Tensor, com
     return torch.cat([vmap(rows)(part).flatten(0, 1) for part in x.split(chunk)])
 
 
-def _add_layer(
-    kernel: Tensor, layer: nn.Module, name: str, left: _Factors, right: _Factors, symmetric: bool, trace: bool
-) -> None:
-    """Add one layer's part of the kernel, tile by tile."""
-    weight_scale, bias_scale = _scales(layer)
-    x, y = left.inputs[name], right.inputs[name]
-    g, h = left.cotangents[name], right.cotangents[name]
-    shift = bias_scale**2 if layer.bias is not None else 0.0
-    if x.shape[1] > 1:
-        _add_pixels(kernel, layer, (x, y), (g, h), (weight_scale, shift), trace)
-        return
-    n, r, m = len(x), g.shape[1], len(y)
-    inputs = (x[:, 0] @ y[:, 0].mT).mul_(weight_scale**2).add_(shift)
-    g, h = g[:, :, 0], h[:, :, 0]
-    if trace:
-        # The mean over equal outputs is one product over outputs and units together.
-        kernel += inputs.mul_(g.reshape(n, -1) @ h.reshape(m, -1).mT).div_(r)
-        return
-    step = max(1, int((_TILE / (r * r)) ** 0.5))
-    for i in range(0, n, step):
-        block_g = g[i : i + step].flatten(0, 1)
-        for j in range(i if symmetric else 0, m, step):
-            block = (block_g @ h[j : j + step].flatten(0, 1).mT).reshape(-1, r, len(h[j : j + step]), r)
-            block.mul_(inputs[i : i + step, j : j + step][:, None, :, None])
-            kernel[i : i + step, :, j : j + step] += block
-            if symmetric and i != j:
-                kernel[j : j + step, :, i : i + step] += block.permute(2, 3, 0, 1)
+# One dense layer: products of inputs [n1, n2], and output cotangents [R, n1, width] and [R, n2, width].
+Vectors = list[tuple[Tensor, Tensor, Tensor]]
 
 
-def _add_pixels(
-    kernel: Tensor,
-    layer: nn.Module,
-    inputs: tuple[Tensor, Tensor],
-    cotangents: tuple[Tensor, Tensor],
-    scales: tuple[float, float],
-    trace: bool,
-) -> None:
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """``a @ b.mT``."""
+    if a.device.type == "cpu" and a.dtype in (torch.float32, torch.float64):
+        # Of a matrix times its own transpose NumPy computes one half (BLAS syrk), torch both.
+        left = a.numpy()
+        return torch.from_numpy(np.matmul(left, left.T if b is a else b.numpy().T))
+    return a @ b.mT
+
+
+def _add_vectors(kernel: Tensor, layers: Vectors, symmetric: bool) -> None:
+    """Add dense layers to ``[R, n, R, m]``, all layers of a pair of outputs while the cache holds it."""
+    r, n, _, m = kernel.shape
+    step = max(1, _TILE // (n * m))
+    for o in range(r):
+        for inputs, g, _ in layers if symmetric else []:
+            own = g[o]
+            kernel[o, :, o].addcmul_(_product(own, own), inputs)
+        # Of a symmetric kernel the pairs of outputs o < o'; the others are their transposes.
+        for other in range(o + 1 if symmetric else 0, r, step):
+            columns = slice(other, other + step)
+            block = kernel[o, :, columns]
+            for inputs, g, h in layers:
+                product = _product(g[o], h[columns].flatten(0, 1)).view(block.shape)
+                block.addcmul_(product, inputs[:, None])
+            if symmetric:
+                kernel[columns, :, o] = block.permute(1, 2, 0)
+
+
+def _add_traces(kernel: Tensor, layers: Vectors, symmetric: bool) -> None:
+    """Add the means over outputs of dense layers to ``[n, m]``: one product over outputs and units together."""
+    for inputs, g, h in layers:
+        left = g.transpose(0, 1).flatten(1)
+        right = left if symmetric else h.transpose(0, 1).flatten(1)
+        kernel.addcmul_(_product(left, right), inputs, value=1 / len(g))
+
+
+def _add_pixels(kernel: Tensor, layer: nn.Module, name: str, left: _Factors, right: _Factors, trace: bool) -> None:
     """A layer with several pixels: its weight gradients are sums over pixels, formed for one block of examples."""
-    (x, y), (g, h), (weight_scale, shift) = inputs, cotangents, scales
-    r, size = g.shape[1], g.shape[3] * x.shape[2]
+    weight_scale, shift = _scales(layer)
+    x, y, g, h = left.inputs[name], right.inputs[name], left.cotangents[name], right.cotangents[name]
+    r, size = len(g), g.shape[3] * x.shape[2]
     step = max(1, 2**24 // (r * size))
 
     def gradients(values: Tensor, deltas: Tensor) -> Tensor:
-        weights = torch.einsum("nrpw,npf->nrwf", deltas, values).flatten(2).mul_(weight_scale)
-        return weights if not shift else torch.cat([weights, deltas.sum(2) * shift**0.5], 2)
+        weights = torch.einsum("rnpw,npf->nrwf", deltas, values).flatten(2).mul_(weight_scale)
+        return weights if not shift else torch.cat([weights, deltas.sum(2).transpose(0, 1) * shift**0.5], 2)
 
     for i in range(0, len(x), step):
-        first = gradients(x[i : i + step], g[i : i + step])
+        first = gradients(x[i : i + step], g[:, i : i + step])
         for j in range(0, len(y), step):
             same = x is y and i == j
-            second = first if same else gradients(y[j : j + step], h[j : j + step])
+            second = first if same else gradients(y[j : j + step], h[:, j : j + step])
             if trace:
                 kernel[i : i + step, j : j + step] += first.flatten(1) @ second.flatten(1).mT / r
             else:
-                block = first.flatten(0, 1) @ second.flatten(0, 1).mT
-                kernel[i : i + step, :, j : j + step] += block.reshape(len(first), r, len(second), r)
+                block = (first.flatten(0, 1) @ second.flatten(0, 1).mT).reshape(len(first), r, len(second), r)
+                kernel[:, i : i + step, :, j : j + step] += block.transpose(0, 1).transpose(2, 3)
 
 
 def ntk_vector_product(

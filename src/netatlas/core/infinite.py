@@ -235,7 +235,10 @@ class Layer:
                 exactly).
             get: ``"nngp"``, ``"ntk"``, or ``("nngp", "ntk")`` for both at the price of one pass.
             dtype: Precision of the computation.
-            tile: Numbers held at once for each array in work; a single pair of images may need more.
+            tile: Numbers held at once for each array in work. Layers before a pooling keep all pairs of pixels, and a
+                pair of images is never split: two :math:`H \times W` images take :math:`(HW)^2` numbers an array,
+                8 MB for 32 x 32 pixels in float64, 2 GB for 128 x 128. Without pooling (``Flatten``) they take
+                :math:`HW`.
 
         Returns:
             The Gram matrix, or :class:`Kernels` where both were asked for.
@@ -782,6 +785,8 @@ def _window_sum(values: Tensor, dims: Shape, axis: _Axis) -> Tensor:
 class AvgPool(Layer):
     r"""Mean over a window; both pixels of a pair move on their own.
 
+    Its limit needs :math:`(HW)^2` numbers for a pair of images, as that of :class:`GlobalAvgPool`.
+
     Args:
         window: Size of the window, a number or one for each axis.
         stride: Stride; the window without it.
@@ -837,7 +842,11 @@ class AvgPool(Layer):
 
 
 class GlobalAvgPool(Layer):
-    """Mean over all pixels."""
+    r"""Mean over all pixels.
+
+    Its limit needs the covariances of all pairs of pixels, :math:`(HW)^2` numbers for a pair of images, through every
+    layer before it: pool or stride early where images are large.
+    """
 
     def out_shape(self, in_shape: Shape) -> Shape:
         require(len(in_shape) >= 2, "channels and pixels before GlobalAvgPool", in_shape)

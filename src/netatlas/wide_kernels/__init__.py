@@ -38,7 +38,7 @@ from .hierarchical import (
     teacher_average_error,
 )
 from .linearized import Descent, circle, descend, equispaced, linearized_outputs, tangent_mlp
-from .pseudo_ntk import GramError, flat_gram, gram_error, largest_eigenvalue, residual_regression
+from .pseudo_ntk import GramError, flat_gram, frobenius_error, gram_error, largest_eigenvalue, residual_regression
 from .scale_mixtures import (
     Posterior,
     gaussian_logpdf_from_quadratic,
@@ -77,6 +77,7 @@ __all__ = [
     "excess_risk",
     "flat_gram",
     "fourth_coefficient",
+    "frobenius_error",
     "gaussian_logpdf_from_quadratic",
     "gram_error",
     "half_gaussian_rule",

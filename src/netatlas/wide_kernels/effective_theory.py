@@ -141,7 +141,7 @@ def sample_scales(
 
 
 def residual_vertex(
-    keep: float, width: int, depth: int, networks: int, *, generator: torch.Generator
+    keep: float, width: int, depth: int, networks: int, *, generator: torch.Generator, reduced: bool = True
 ) -> Float[Tensor, "L networks"]:
     r"""Each network's unbiased part of the vertex of a critical residual ReLU network.
 
@@ -159,6 +159,7 @@ def residual_vertex(
         depth: Layers of preactivations.
         networks: Networks drawn at once.
         generator: Source of randomness.
+        reduced: Whether the term of mean zero is subtracted.
 
     Returns:
         ``n`` times the bracket, whose mean over networks is :math:`V^\ell / K^2`.
@@ -178,6 +179,6 @@ def residual_vertex(
         second = z.square().mul_(keep).add_(scale[:, None]).double()
         total, quartic = second.sum(1), second.square().sum(1)
         pairs = (total**2 - quartic) / (width * (width - 1))
-        rows.append(width * (pairs - 1 - 2 * (total / width - 1)))
+        rows.append(width * (pairs - 1 - (2 * (total / width - 1) if reduced else 0)))
         z = z.mul_(keep**0.5).addcmul_(noise.normal_(generator=generator), scale.sqrt_()[:, None])
     return torch.stack(rows)

@@ -155,7 +155,8 @@ def _limits(images: Tensor, unseen: Tensor, x: Tensor, z: Tensor) -> dict[str, t
         ("NTK, convolutional", flat, 2 * 6 * pixels),
         ("NTK, conv. pooled", pooled, 2 * 6 * 16 * 16),
     ):
-        a, b = 8 * images, 8 * unseen
+        # The same centred images as for the dense networks.
+        a, b = (part.reshape(len(part), 1, 8, 8) for part in (x, z))
         found[name] = net.kernel(a), net.kernel(b, a), price
     unit, other = (torch.nn.functional.normalize(i.flatten(1).double()) for i in (images, unseen))
     table = deep_kernel_table(singular_dual(8.0), 20)

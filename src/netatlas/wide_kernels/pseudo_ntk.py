@@ -54,6 +54,29 @@ def flat_gram(kernel: Float[Tensor, "n m O O"]) -> Float[Tensor, "nO mO"]:
     return kernel.permute(0, 2, 1, 3).reshape(n * o, m * o)
 
 
+def frobenius_error(full: Float[Tensor, "n n O O"], scalar: Float[Tensor, "n n"]) -> float:
+    r"""Relative Frobenius error of :math:`\Theta \approx \hat\Theta \otimes I_O` over the whole Gram matrix.
+
+    Args:
+        full: The kernel of all outputs.
+        scalar: The kernel that stands for it.
+
+    Raises:
+        ValueError: For shapes that do not fit.
+
+    Source:
+        mohamadi2022pntk, theorem 4.2.
+    """
+    return float(_gap(full, scalar).norm() / full.norm())
+
+
+def _gap(full: Tensor, scalar: Tensor) -> Tensor:
+    require(full.ndim == 4 and scalar.shape == full.shape[:2], f"a scalar kernel {tuple(full.shape[:2])}", scalar.shape)
+    gap = full.clone()
+    gap.diagonal(dim1=2, dim2=3).sub_(scalar[..., None])
+    return gap
+
+
 def gram_error(full: Float[Tensor, "n n O O"], scalar: Float[Tensor, "n n"]) -> GramError:
     r"""Errors of the approximation :math:`\Theta \approx \hat\Theta \otimes I_O`.
 
@@ -72,9 +95,7 @@ def gram_error(full: Float[Tensor, "n n O O"], scalar: Float[Tensor, "n n"]) -> 
     Source:
         mohamadi2022pntk, theorems 4.2 and 4.3.
     """
-    require(full.ndim == 4 and scalar.shape == full.shape[:2], f"a scalar kernel {tuple(full.shape[:2])}", scalar.shape)
-    gap = full.clone()
-    gap.diagonal(dim1=2, dim2=3).sub_(scalar[..., None])
+    gap = _gap(full, scalar)
     size = full.square().sum((2, 3)).sqrt()
     top = largest_eigenvalue(flat_gram(full))
     return GramError(
