@@ -259,3 +259,70 @@ def test_refusals():
     ):
         with pytest.raises(ValueError, match=words):
             call()
+
+
+def test_rules_and_losses_side_by_side_play_as_alone():
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.nn.functional.normalize(torch.randn(40, 5, generator=g), dim=1), torch.arange(40) % 3
+    order = torch.stack([bd.classification_bandit(x, y, 30, seed=s) for s in range(2)])
+    arms = [("square_cb", "square", 0.0), ("fast_cb", "kl", 0.3), ("epsilon_greedy", "kl", 0.0)]
+    strength, rate = torch.tensor([0.2, 0.4]), torch.ones(2)
+    options = {"arms": 3, "width": 4}
+    alone = [
+        bd.play_neural(
+            x,
+            y,
+            order,
+            rule=r,
+            loss=l,
+            perturbation=c,
+            strength=strength,
+            rate=rate,
+            seeds=torch.arange(2),
+            **options,
+        ).regret
+        for r, l, c in arms
+    ]
+    together = bd.play_neural(
+        x,
+        y,
+        order.repeat(3, 1),
+        rule=[r for r, *_ in arms for _ in range(2)],
+        loss=[l for _, l, _ in arms for _ in range(2)],
+        perturbation=torch.tensor([c for *_, c in arms]).repeat_interleave(2),
+        strength=strength.repeat(3),
+        rate=rate.repeat(3),
+        seeds=torch.arange(2).repeat(3),
+        **options,
+    ).regret
+    assert torch.equal(together, torch.cat(alone, 1))
+    with pytest.raises(ValueError, match="neural_ucb alone"):
+        bd.play_neural(x, y, order, rule=["neural_ucb", "fast_cb"], loss="kl", strength=strength, rate=rate, **options)
+    with pytest.raises(ValueError, match="2 rules"):
+        bd.play_neural(x, y, order, rule=["fast_cb"], loss="kl", strength=strength, rate=rate, **options)
+
+
+def test_the_pull_is_the_mean_of_drawn_signs_at_an_undecided_prediction():
+    # f = 0 for zero output weights: the mean over signs of the sampled gradient is the loss's own and the pull.
+    for loss, bend in (("kl", 0.25), ("square", 0.125)):
+        g = torch.Generator().manual_seed(1)
+        moved, last = 0.3 * torch.randn(1, 2, 3, dtype=torch.float64, generator=g), torch.zeros(1, 2).double()
+        zero = torch.zeros(1, 2, dtype=torch.float64)
+        x = torch.randn(1, 3, dtype=torch.float64, generator=g)
+        flat, half = torch.zeros(1, dtype=torch.float64), torch.full((1,), 0.5, dtype=torch.float64)
+        tilt = 0.05
+        block, _ = bd._perturbed_gradient(flat, half, zero, zero, x, moved, last, tilt, 400_000, loss, g)
+        assert torch.allclose(block, tilt**2 * bend * moved, atol=2e-5)
+
+
+def test_hindsight_with_fewer_features_than_rounds_equals_the_full_decomposition():
+    g = torch.Generator().manual_seed(0)
+    phi = torch.randn(3, 40, 6, generator=g, dtype=torch.float64)
+    y = torch.randn(3, 40, generator=g, dtype=torch.float64)
+    values, vectors = torch.linalg.eigh(phi @ phi.mT)
+    full = bd.Hindsight({40: values.clamp_min(0)}, {40: (vectors.mT @ y[..., None])[..., 0]})
+    radius = torch.tensor([0.05, 0.3, 5.0], dtype=torch.float64)
+    for pull in (0.0, 0.3):
+        mu = torch.tensor([[pull]], dtype=torch.float64)
+        short = bd.least_total(bd.hindsight(phi, y, [40]), 40, mu, radius)
+        torch.testing.assert_close(short, bd.least_total(full, 40, mu, radius), rtol=1e-6, atol=0)

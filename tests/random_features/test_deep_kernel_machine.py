@@ -172,3 +172,26 @@ def test_refusals():
     ):
         with pytest.raises(ValueError, match=words):
             call()
+
+
+def test_arc_cosine_slopes_are_those_of_the_written_out_formula():
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 5, 4, generator=g, dtype=torch.float64)
+    x[0, 1] = x[0, 0]
+    gram = x @ x.mT
+    weights = torch.randn(2, 5, 5, generator=g, dtype=torch.float64)
+
+    def written(v):
+        d = v.diagonal(dim1=-2, dim2=-1)
+        scale = (d[..., None] * d[..., None, :]).sqrt()
+        cos = (v / scale).clamp(-1 + 1e-6, 1 - 1e-6)
+        angle = torch.acos(cos)
+        value = scale / math.pi * (torch.sin(angle) + (math.pi - angle) * cos)
+        return torch.where(torch.eye(5, dtype=torch.bool), d[..., None].expand_as(v), value)
+
+    ours, theirs = gram.clone().requires_grad_(), gram.clone().requires_grad_()
+    value, exact = dkm.gram_kernel(ours), written(theirs)
+    assert torch.allclose(value, exact, atol=1e-12)
+    (value * weights).sum().backward()
+    (exact * weights).sum().backward()
+    assert torch.allclose(ours.grad, theirs.grad, atol=1e-10)

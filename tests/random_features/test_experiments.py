@@ -46,9 +46,10 @@ def test_collinearity_grows_without_a_nonlinearity():
 
 def test_adapters_count_parameters_and_start_at_the_frozen_network():
     g = torch.Generator().manual_seed(0)
-    x, y = torch.randn(260, 1, 4, 4, generator=g), torch.randint(10, (260,), generator=g)
-    base, parts = snnk.turned(x, y, (100, 60, 40, 60), seed=0)
-    assert len(parts[0][1]) == 60 and len(base[1]) == 100
+    x, y = torch.randn(400, 1, 4, 4, generator=g), torch.randint(10, (400,), generator=g)
+    base, parts = snnk.shifted_half(x, y, (100, 60, 40, 60), seed=0)
+    assert [len(part[1]) for part in parts] == [60, 40, 60] and len(base[1]) == 100
+    assert int(base[1].max()) < 5 and int(parts[0][1].min()) >= 0 and int(parts[0][1].max()) < 5
     found = snnk.adapters(base, parts, hidden=8, bottleneck=10, rates=[1e-3, 1e-2], seeds=2, steps=3, seed=0)
     counts = {name: run.parameters for name, run in found.items()}
     assert counts["bottleneck, r = 10"] == 5 * counts["SNNK, m = 4"] == 5 * counts["bottleneck, r = 2"]

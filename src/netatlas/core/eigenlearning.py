@@ -115,7 +115,7 @@ def solve(
         ValueError: For negative or missing eigenvalues, NaN, numbers of samples or features that are not positive.
 
     Source:
-        simon2023more, eqs. (4) and (5).
+        simon2023more (implicit regularisations; here one equation for two).
     """
     lam, counts = _spectrum(eigenvalues, multiplicities)
     n, ridge, features = _cells(lam, n, ridge, features)
@@ -174,7 +174,7 @@ def learnability(
         ValueError: As :func:`solve`.
 
     Source:
-        simon2023more, eq. (6).
+        simon2023more (learnabilities).
     """
     gamma = solve(eigenvalues, multiplicities, n, ridge, features).gamma
     return _shares(eigenvalues, gamma)
@@ -218,7 +218,7 @@ def risk(
         ValueError: As :func:`solve`; coefficients of another shape or below 0; negative noise.
 
     Source:
-        simon2023more, eqs. (7) and (9).
+        simon2023more (expected test and training error).
     """
     lam, counts = _spectrum(eigenvalues, multiplicities)
     require_same_device([("eigenvalues", eigenvalues), ("coefficients", coefficients)])
@@ -260,7 +260,7 @@ def test_risk(
     """Expected test error alone; arguments, result and errors as :func:`risk`.
 
     Source:
-        simon2023more, eq. (7).
+        simon2023more (expected test error).
     """
     return risk(eigenvalues, multiplicities, coefficients, n, ridge, noise=noise, features=features).test
 
@@ -296,7 +296,7 @@ def optimal_risk(
         ValueError: As :func:`risk`, or ends that are not positive and increasing.
 
     Source:
-        simon2023more, theorem 1.
+        simon2023more (more is better at the best ridge).
     """
     require(0 < low < high, "0 < low < high", (low, high))
     samples, _, count = _cells(eigenvalues, n, 0.0, features)

@@ -79,7 +79,7 @@ def fit(
             :math:`K + \delta I` that is singular to working precision (duplicated points without a ridge).
 
     Source:
-        simon2023more, section 2.
+        simon2023more (kernel ridge regression).
     """
     _checked(gram, targets)
     delta = torch.as_tensor(ridge, dtype=gram.dtype, device=gram.device)
@@ -112,7 +112,7 @@ def predict(cross_gram: Float[Tensor, "*batch T N"], dual: Float[Tensor, "*batch
         ValueError: For shapes, types or devices that do not fit.
 
     Source:
-        simon2023more, section 2.
+        simon2023more (kernel ridge regression).
     """
     require(
         cross_gram.ndim >= 2 and dual.ndim >= 2 and cross_gram.shape[-1] == dual.shape[-2],
@@ -146,7 +146,7 @@ def leave_one_out(
         ValueError: As :func:`fit`; for a ridge of 0 too if the Gram matrix is singular to working precision.
 
     Source:
-        simon2023more, section 2; the identity is the Sherman-Morrison formula.
+        simon2023more (kernel ridge regression); the identity is the Sherman-Morrison formula.
     """
     _checked(gram, targets)
     grid = torch.atleast_1d(_ridges(ridges, gram))
@@ -185,7 +185,7 @@ def select_ridge(
         ValueError: As :func:`leave_one_out`.
 
     Source:
-        simon2023more, section 4 (optimal ridge).
+        simon2023more (optimal ridge).
     """
     grid = torch.atleast_1d(_ridges(ridges, gram))
     errors = ((leave_one_out(gram, targets, grid) - targets) ** 2).mean((-1, -2))
@@ -216,7 +216,7 @@ def ridge_path(
         ValueError: For shapes, types or devices that do not fit, NaN, or a negative ridge.
 
     Source:
-        simon2023more, section 5 (test error along the ridge).
+        simon2023more (test error along the ridge).
     """
     _checked(gram, targets)
     require(cross_gram.shape[-1] == gram.shape[-1], f"a cross Gram matrix [..., T, {gram.shape[-1]}]", cross_gram.shape)

@@ -127,15 +127,17 @@ def sampled_signs_gap(*, seed: int) -> float:
 
 
 GAMMAS = (100.0, 1000.0)
+# Rule, loss, its two strengths, and the perturbation: small, as the method asks, without tuning.
 NEURAL = {
-    "NeuFastCB (KL)": ("fast_cb", "kl", GAMMAS, 0.0),
-    "NeuSquareCB (square)": ("square_cb", "square", GAMMAS, 0.0),
-    "SquareCB weights, KL": ("square_cb", "kl", GAMMAS, 0.0),
-    "FastCB weights, square": ("fast_cb", "square", GAMMAS, 0.0),
+    "NeuFastCB (KL)": ("fast_cb", "kl", GAMMAS, 0.1),
+    "NeuSquareCB (square)": ("square_cb", "square", GAMMAS, 0.1),
+    "SquareCB weights, KL": ("square_cb", "kl", GAMMAS, 0.1),
+    "FastCB weights, square": ("fast_cb", "square", GAMMAS, 0.1),
+    "NeuFastCB, not perturbed": ("fast_cb", "kl", GAMMAS, 0.0),
+    "NeuFastCB, perturbed ten times as much": ("fast_cb", "kl", GAMMAS, 1.0),
     "ε-greedy, KL": ("epsilon_greedy", "kl", (0.0, 0.05), 0.0),
     "ε-greedy, square": ("epsilon_greedy", "square", (0.0, 0.05), 0.0),
     "NeuralUCB, KL": ("neural_ucb", "kl", (0.03, 0.3), 0.0),
-    "NeuFastCB (KL), perturbed": ("fast_cb", "kl", GAMMAS, 1.0),
 }
 BANDIT_RATES = {"kl": (1.0, 3.0, 10.0), "square": (3.0, 10.0, 30.0)}
 BASELINES = ("ε-greedy, KL", "ε-greedy, square", "NeuralUCB, KL", "LinUCB")
@@ -166,39 +168,51 @@ def play_set(
     """
     x = (inputs - inputs.mean(0)) / inputs.std(0).clamp_min(1e-6)
     x = torch.nn.functional.normalize(x.float(), dim=1)
-    arms, total = int(labels.max()) + 1, tuning + seeds
-    orders = torch.stack([bd.classification_bandit(x, labels, rounds, seed=seed + s) for s in range(total)])
-    final, means, chosen, courses = {}, {}, {}, {}
+    arms = int(labels.max()) + 1
+    tune, fresh = seed + torch.arange(tuning), seed + tuning + torch.arange(seeds)
+    grids = {name: [(s, r) for s in NEURAL[name][2] for r in BANDIT_RATES[NEURAL[name][1]]] for name in NEURAL}
+    alphas = [(a, 0.0) for a in (0.0, 0.1, 0.3, 0.6, 1.0, 2.0)]
 
-    def keep(name: str, regret: Tensor, settings: list[str]) -> None:
-        table = regret[-1].reshape(len(settings), total)
-        best = int(table[:, :tuning].mean(1).argmin())
-        final[name], means[name] = table[best, tuning:].double(), float(table[best, :tuning].mean())
-        chosen[name] = settings[best]
-        courses[name] = regret.reshape(rounds, len(settings), total)[:, best, tuning:].mean(1)
+    def play(settings: list[tuple[str, float, float]], own: Tensor) -> Tensor:
+        """Regret ``[rounds, settings, seeds]``; NeuralUCB keeps a Gram matrix, all other neural arms share a batch."""
+        found = torch.empty(rounds, len(settings), len(own))
+        orders = torch.stack([bd.classification_bandit(x, labels, rounds, seed=s) for s in own.tolist()])
+        kinds = [n if n in ("LinUCB", "NeuralUCB, KL") else "batch" for n, *_ in settings]
+        for kind in dict.fromkeys(kinds):
+            part = [i for i, k in enumerate(kinds) if k == kind]
+            names, strengths, rates = zip(*(settings[i] for i in part))
+            options = {"arms": arms, "strength": torch.tensor(strengths).repeat_interleave(len(own))}
+            order = orders.repeat(len(part), 1)
+            if kind == "LinUCB":
+                regret = bd.play_linucb(x, labels, order, **options).regret
+            else:
+                regret = bd.play_neural(
+                    x,
+                    labels,
+                    order,
+                    rule=[NEURAL[n][0] for n in names for _ in own],
+                    loss=[NEURAL[n][1] for n in names for _ in own],
+                    width=width,
+                    perturbation=torch.tensor([NEURAL[n][3] for n in names]).repeat_interleave(len(own)),
+                    rate=torch.tensor(rates).repeat_interleave(len(own)),
+                    seeds=own.repeat(len(part)),
+                    **options,
+                ).regret
+            found[:, part] = regret.unflatten(1, (len(part), len(own)))
+        return found
 
-    for name, (rule, loss, strengths, perturbation) in NEURAL.items():
-        grid = [(s, r) for s in strengths for r in BANDIT_RATES[loss]]
-        runs = bd.play_neural(
-            x,
-            labels,
-            orders.repeat(len(grid), 1),
-            arms=arms,
-            rule=rule,
-            loss=loss,
-            width=width,
-            perturbation=perturbation,
-            strength=torch.tensor([s for s, _ in grid]).repeat_interleave(total),
-            rate=torch.tensor([r for _, r in grid]).repeat_interleave(total),
-            seeds=seed + torch.arange(total).repeat(len(grid)),
-        )
-        keep(name, runs.regret, [f"{s:g}, η = {r:g}" for s, r in grid])
-    alphas = (0.0, 0.1, 0.3, 0.6, 1.0, 2.0)
-    linear = bd.play_linucb(
-        x, labels, orders.repeat(len(alphas), 1), arms=arms, strength=torch.tensor(alphas).repeat_interleave(total)
+    tried = [(n, s, r) for n, grid in (grids | {"LinUCB": alphas}).items() for s, r in grid]
+    means = play(tried, tune)[-1].mean(1).tolist()
+    best = {name: min((i for i, t in enumerate(tried) if t[0] == name), key=means.__getitem__) for name, *_ in tried}
+    runs = play([tried[i] for i in best.values()], fresh)
+    words = {n: f"{tried[i][1]:g}" + (f", η = {tried[i][2]:g}" if n in NEURAL else "") for n, i in best.items()}
+    return BanditSet(
+        {name: runs[-1, i].double() for i, name in enumerate(best)},
+        {name: means[i] for name, i in best.items()},
+        words,
+        {name: runs[:, i].mean(1) for i, name in enumerate(best)},
+        rounds * (1 - 1 / arms),
     )
-    keep("LinUCB", linear.regret, [f"α = {a:g}" for a in alphas])
-    return BanditSet(final, means, chosen, courses, rounds * (1 - 1 / arms))
 
 
 class Contest(NamedTuple):
@@ -220,9 +234,10 @@ def contest(sets: Mapping[str, BanditSet]) -> Contest:
     rows, differences = {}, {}
     pairs = {
         "the best baseline": None,
+        "NeuralUCB": "NeuralUCB, KL",
         "NeuSquareCB": "NeuSquareCB (square)",
         "SquareCB weights at equal KL loss": "SquareCB weights, KL",
-        "itself with the perturbation": "NeuFastCB (KL), perturbed",
+        "itself without perturbation": "NeuFastCB, not perturbed",
     }
     wins = dict.fromkeys([*pairs, "SquareCB weights at equal square loss"], 0)
     worst = []

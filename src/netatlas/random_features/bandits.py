@@ -2,6 +2,7 @@ r"""Contextual bandits by online neural regression: perturbed predictions, inver
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -34,7 +35,7 @@ def inverse_gap_weighting(predicted: Float[Tensor, "*batch K"], gamma: float | T
         ValueError: For values that are not finite, or a negative gamma.
 
     Source:
-        deb2023contextual, algorithm 1 (NeuSquareCB).
+        deb2023contextual (NeuSquareCB).
     """
     _losses(predicted)
     gamma = torch.as_tensor(gamma, dtype=predicted.dtype, device=predicted.device)
@@ -66,7 +67,7 @@ def fast_cb_weighting(
         ValueError: For values that are not finite, negative losses, a negative gamma, or a floor that is not positive.
 
     Source:
-        deb2023contextual, algorithm 2 (NeuFastCB).
+        deb2023contextual (NeuFastCB).
     """
     _losses(predicted)
     require(floor > 0, "a positive floor", floor)
@@ -95,7 +96,7 @@ def epsilon_greedy(predicted: Float[Tensor, "*batch K"], epsilon: float | Tensor
         ValueError: For values that are not finite, or an epsilon outside [0, 1].
 
     Source:
-        deb2023contextual, section 6 (baselines).
+        deb2023contextual (a baseline).
     """
     _losses(predicted)
     epsilon = torch.as_tensor(epsilon, dtype=predicted.dtype, device=predicted.device)
@@ -124,7 +125,7 @@ def classification_bandit(
         ValueError: For lengths that differ, or no rounds.
 
     Source:
-        deb2023contextual, section 6.
+        deb2023contextual (bandits made of classification sets).
     """
     require(len(inputs) == len(labels) and len(labels) > 0, f"{len(inputs)} labels", len(labels))
     require(rounds >= 1, "at least one round", rounds)
@@ -138,6 +139,7 @@ class BanditRun(NamedTuple):
 
 
 LOSSES = ("square", "kl")
+WEIGHTINGS = {"square_cb": inverse_gap_weighting, "fast_cb": fast_cb_weighting, "epsilon_greedy": epsilon_greedy}
 RULES = ("square_cb", "fast_cb", "epsilon_greedy", "neural_ucb", "uniform")
 
 
@@ -147,12 +149,12 @@ def play_neural(
     order: Int[Tensor, "B T"],
     *,
     arms: int,
-    rule: str,
-    loss: str,
+    rule: str | Sequence[str],
+    loss: str | Sequence[str],
     strength: Float[Tensor, " B"],
     rate: Float[Tensor, " B"],
     width: int = 32,
-    perturbation: float = 0.0,
+    perturbation: float | Float[Tensor, " B"] = 0.0,
     perturbations: int = 0,
     seeds: Int[Tensor, " B"] | None = None,
     regularization: float = 1.0,
@@ -170,8 +172,9 @@ def play_neural(
         \frac1S \sum_s \ell\Bigl(y_t,\ f(\theta; x_t) + \frac{c_p}{m^{1/4}} \sum_j \varepsilon^{(s)}_j (\theta_j -
         \theta_{0,j})\Bigr)
 
-    For the square loss the mean over :math:`\varepsilon` is a pull to :math:`\theta_0`, which is what ``perturbations
-    = 0`` uses.
+    To second order the mean over :math:`\varepsilon` is a pull to :math:`\theta_0` of strength
+    :math:`\ell''(f)\, c_p^2/\sqrt m`, which ``perturbations = 0`` uses with the curvature at an undecided prediction:
+    1/4 for KL, 1/8 for the square loss behind the sigmoid.
 
     Args:
         inputs: N points.
@@ -180,13 +183,13 @@ def play_neural(
         arms: :math:`K`.
         rule: ``"square_cb"`` and ``"fast_cb"`` (gamma), ``"epsilon_greedy"`` (epsilon; 0 is greedy), ``"neural_ucb"``
             (width of the bound, from a diagonal Gram
-            matrix of gradients) or ``"uniform"``.
-        loss: ``"square"`` or ``"kl"``, on the predicted loss.
+            matrix of gradients; not beside other rules) or ``"uniform"``; one for all, or one a run.
+        loss: ``"square"`` or ``"kl"``, on the predicted loss; one for all, or one a run.
         strength: The rule's parameter in each run.
         rate: Learning rate of each run.
         width: Hidden units :math:`m`.
-        perturbation: :math:`c_p`.
-        perturbations: :math:`S` draws a round; 0 is their exact mean (square loss), or the pull alone.
+        perturbation: :math:`c_p`, one for all or one a run.
+        perturbations: :math:`S` draws a round; 0 is the pull alone. Draws need one loss and one perturbation for all.
         seeds: One a run; runs with equal seeds share initial weights and the stream of random numbers.
         regularization: Start of the Gram matrix's diagonal.
 
@@ -197,11 +200,21 @@ def play_neural(
         ValueError: For an unknown rule or loss, numbers of runs that differ, or labels outside the arms.
 
     Source:
-        deb2023contextual, algorithms 1 and 2; NeuralUCB after Zhou et al. (2020) with a diagonal matrix.
+        deb2023contextual (NeuSquareCB and NeuFastCB); NeuralUCB after Zhou et al. (2020) with a diagonal matrix.
     """
-    require(rule in RULES, f"a rule out of {RULES}", repr(rule))
-    require(loss in LOSSES, f"a loss out of {LOSSES}", repr(loss))
     runs, rounds = order.shape
+    rules = [rule] * runs if isinstance(rule, str) else list(rule)
+    losses = [loss] * runs if isinstance(loss, str) else list(loss)
+    require(len(rules) == runs and len(losses) == runs, f"{runs} rules and losses", (len(rules), len(losses)))
+    require(set(rules) <= set(RULES), f"a rule out of {RULES}", sorted(set(rules)))
+    require(set(losses) <= set(LOSSES), f"a loss out of {LOSSES}", sorted(set(losses)))
+    bound = "neural_ucb" in rules
+    require(not bound or len(set(rules)) == 1, "neural_ucb alone", sorted(set(rules)))
+    require(
+        not perturbations or (isinstance(perturbation, float | int) and len(set(losses)) == 1),
+        "one loss and one perturbation where signs are drawn",
+        (perturbation, sorted(set(losses))),
+    )
     require(
         strength.shape == (runs,) and rate.shape == (runs,), f"{runs} strengths and rates", (strength.shape, rate.shape)
     )
@@ -220,43 +233,44 @@ def play_neural(
         same = seeds == seed
         first[same], last[same], dice[:, same] = w, v, u[:, None]
     first, last, dice = first.to(inputs.device), last.to(inputs.device), dice.to(inputs.device)
-    first0, last0 = (first.clone(), last.clone()) if perturbation else (first, last)
-    gram_first, gram_last = (
-        (torch.full_like(p, regularization) for p in (first, last)) if rule == "neural_ucb" else (None, None)
-    )
-    row, scale, tilt = torch.arange(runs, device=inputs.device), width**-0.5, perturbation / width**0.25
-    noise = torch.Generator(device=inputs.device).manual_seed(int(seeds.max()) + 1)
-    mistakes = torch.zeros(rounds, runs, dtype=like, device=inputs.device)
+    device = inputs.device
+    pulled = bool((torch.as_tensor(perturbation) != 0).any())
+    first0, last0 = (first.clone(), last.clone()) if pulled else (first, last)
+    gram_first, gram_last = (torch.full_like(p, regularization) for p in (first, last)) if bound else (None, None)
+    row, scale = torch.arange(runs, device=device), width**-0.5
+    entropic = torch.tensor([name == "kl" for name in losses], device=device)
+    tilt = torch.as_tensor(perturbation, dtype=like, device=device) / width**0.25
+    # Curvatures in f of both losses at a prediction of one half.
+    curve = (tilt.square() * torch.where(entropic, 0.25, 0.125)).to(like)[:, None]
+    groups = {name: torch.tensor([r == name for r in rules], device=device).nonzero()[:, 0] for name in set(rules)}
+    noise = torch.Generator(device=device).manual_seed(int(seeds.max()) + 1)
+    mistakes = torch.zeros(rounds, runs, dtype=like, device=device)
     for t in range(rounds):
         x, y = inputs[order[:, t]], labels[order[:, t]]
         z = torch.bmm(first.reshape(runs, -1, d), x[:, :, None]).reshape(runs, arms, width)
         hidden = torch.relu(z)
         f = (hidden @ last[:, :, None])[..., 0] * scale
         predicted = torch.sigmoid(f)
-        if rule == "neural_ucb":
+        if bound:
             # Gradient of f with respect to block a's weights and the output weights; squares factorise.
             outer = (last[:, None] * (z > 0) * scale).square()
             bonus = torch.einsum("bkm,bkmd,bd->bk", outer, 1 / gram_first, x.square())
             bonus = bonus + ((hidden * scale).square() / gram_last[:, None]).sum(-1)
             action = (predicted - strength[:, None] * bonus.sqrt()).argmin(1)
         else:
-            if rule == "square_cb":
-                p = inverse_gap_weighting(predicted, strength)
-            elif rule == "fast_cb":
-                p = fast_cb_weighting(predicted, strength)
-            elif rule == "epsilon_greedy":
-                p = epsilon_greedy(predicted, strength)
-            else:
-                p = torch.full_like(predicted, 1 / arms)
+            p = torch.full_like(predicted, 1 / arms)
+            for name, own in groups.items():
+                if name in WEIGHTINGS:
+                    p[own] = WEIGHTINGS[name](predicted[own], strength[own])
             action = (p.cumsum(1) < dice[t][:, None]).sum(1).clamp_max(arms - 1)
         observed = (action != y).to(like)
         mistakes[t] = observed
         h, block = hidden[row, action], first[row, action]
         back = last * (h > 0) * scale
-        if rule == "neural_ucb":
+        if bound:
             gram_first[row, action] += back.square()[:, :, None] * x.square()[:, None]
             gram_last += (h * scale).square()
-        if perturbation and perturbations:
+        if pulled and perturbations:
             g_block, g_last = _perturbed_gradient(
                 f[row, action],
                 observed,
@@ -265,21 +279,20 @@ def play_neural(
                 x,
                 block - first0[row, action],
                 last - last0,
-                tilt,
+                float(tilt),
                 perturbations,
-                loss,
+                losses[0],
                 noise,
             )
         else:
             s = predicted[row, action]
             # Both losses' slopes at f: the square loss goes through the sigmoid, KL cancels it.
-            error = (s - observed) if loss == "kl" else 2 * (s - observed) * s * (1 - s)
+            error = (s - observed) * torch.where(entropic, torch.ones_like(s), 2 * s * (1 - s))
             g_last = error[:, None] * h * scale
             g_block = (error[:, None] * back)[:, :, None] * x[:, None]
-            if perturbation:
-                curve = 2 * tilt**2 * (1.0 if loss == "square" else 0.125)
+            if pulled:
                 g_last = g_last + curve * (last - last0)
-                g_block = g_block + curve * (block - first0[row, action])
+                g_block = g_block + curve[:, :, None] * (block - first0[row, action])
         first[row, action] = block - rate[:, None, None] * g_block
         last = last - rate[:, None] * g_last
     return BanditRun(mistakes.cumsum(0))
@@ -324,7 +337,7 @@ def play_linucb(
         ValueError: For numbers of runs that differ.
 
     Source:
-        deb2023contextual, section 6 (baseline of Li et al., 2010).
+        Li et al. (2010); a baseline for deb2023contextual.
     """
     runs, rounds = order.shape
     require(strength.shape == (runs,), f"{runs} strengths", tuple(strength.shape))
@@ -348,7 +361,8 @@ def play_linucb(
 
 
 class Hindsight(NamedTuple):
-    """Eigenvalues ``[B, c]`` of the first c rounds' Gram matrix, and the labels in its eigenvectors, by checkpoint."""
+    """Eigenvalues ``[B, min(c, p + 1)]`` of the first c rounds' Gram matrix, and the labels in its eigenvectors, by
+    checkpoint; with fewer features than rounds one zero stands for all."""
 
     values: dict[int, Tensor]
     turned: dict[int, Tensor]
@@ -366,11 +380,21 @@ def hindsight(features: Float[Tensor, "B T p"], labels: Float[Tensor, "B T"], ch
         ValueError: For checkpoints beyond the stream.
 
     Source:
-        deb2023contextual, theorem 3.2.
+        deb2023contextual (regret of online regression).
     """
     require(max(checkpoints) <= features.shape[1], f"checkpoints up to {features.shape[1]}", checkpoints)
     values, turned = {}, {}
     for c in checkpoints:
+        if features.shape[2] < c:
+            # The spectrum from the smaller matrix; what the features cannot reach goes to one eigenvalue of zero.
+            spectrum, vectors = torch.linalg.eigh(features[:, :c].mT @ features[:, :c])
+            root = spectrum.clamp_min(torch.finfo(spectrum.dtype).eps * spectrum.amax(-1, keepdim=True)).sqrt()
+            moment = (features[:, :c].mT @ labels[:, :c, None])[..., 0]
+            reached = (vectors.mT @ moment[..., None])[..., 0] / root
+            rest = (labels[:, :c].square().sum(1) - reached.square().sum(1)).clamp_min(0).sqrt()
+            values[c] = torch.cat([spectrum.clamp_min(0), torch.zeros_like(rest)[:, None]], 1)
+            turned[c] = torch.cat([reached, rest[:, None]], 1)
+            continue
         spectrum, vectors = torch.linalg.eigh(features[:, :c] @ features[:, :c].mT)
         values[c] = spectrum.clamp_min(0)
         turned[c] = (vectors.mT @ labels[:, :c, None])[..., 0]
@@ -389,7 +413,7 @@ def least_total(known: Hindsight, rounds: int, pull: Tensor, radius: Tensor) -> 
         radius: :math:`\rho` of each stream.
 
     Source:
-        deb2023contextual, definition 3.1 (regret over a ball).
+        deb2023contextual (regret over a ball around the initial weights).
     """
     values, turned = known.values[rounds], known.turned[rounds]
     base = rounds * pull / 2
@@ -466,7 +490,7 @@ def online_regression(
             pull.
 
     Source:
-        deb2023contextual, theorem 3.2 and section 4.
+        deb2023contextual (perturbed predictions make the loss grow quadratically; logarithmic regret).
     """
     require(pull.shape == power.shape == rate.shape, f"{len(pull)} powers and rates", (power.shape, rate.shape))
     require(bool((pull >= 0).all()), "a pull of at least 0", float(pull.min()))
@@ -522,7 +546,7 @@ def network_gradients(
         ValueError: For a width below 1.
 
     Source:
-        deb2023contextual, section 3 (network with a smooth activation and last layer over the root of the width).
+        deb2023contextual (network with a smooth activation and last layer over the root of the width).
     """
     require(width >= 1, "a width of at least 1", width)
     batch, _, d = inputs.shape

@@ -66,7 +66,7 @@ def bandlimited_weights(
         ValueError: For no units or inputs, a band that is not positive, or an unknown law.
 
     Source:
-        li2020bandlimited, section 2.
+        li2020bandlimited (bandlimited random weights).
     """
     require(n >= 1 and dim >= 1, "at least one unit and one input", (n, dim))
     require(band > 0 and math.isfinite(band), "a positive, finite band", band)
@@ -95,7 +95,7 @@ def hidden_features(
         ValueError: For inputs of another dimension, values that are not finite, or an unknown activation.
 
     Source:
-        li2020bandlimited, eq. (1).
+        li2020bandlimited (networks of depth two).
     """
     require(activation in ACTIVATIONS, f"an activation out of {sorted(ACTIVATIONS)}", repr(activation))
     require(
@@ -104,7 +104,12 @@ def hidden_features(
         tuple(inputs.shape),
     )
     require_finite("inputs", inputs)
-    return ACTIVATIONS[activation](inputs @ weights.slopes.mT - weights.offsets[..., None, :])
+    z = inputs @ weights.slopes.mT
+    if z.requires_grad or weights.offsets.requires_grad:
+        return ACTIVATIONS[activation](z - weights.offsets[..., None, :])
+    # Large tables are memory-bound, so no copies where no gradient is kept.
+    z = z.sub_(weights.offsets[..., None, :])
+    return z.square_().mul_(-0.5).exp_() if activation == "gaussian" else ACTIVATIONS[activation](z)
 
 
 def read_out(
@@ -141,7 +146,8 @@ def read_out(
         ValueError: For a negative ridge or lengths that differ.
 
     Source:
-        li2020bandlimited, section 3; the scaling of the penalty is this package's reading of a bounded density.
+        li2020bandlimited (only the output layer is trained); the scaling of the penalty is this package's reading of
+        a bounded density.
     """
     require(ridge >= 0, "a ridge of at least 0", ridge)
     require(features.shape[-2] == targets.shape[-1], f"{features.shape[-2]} targets", tuple(targets.shape))
@@ -185,14 +191,16 @@ def ridgelet_transform_1d(
         ValueError: For lengths that differ, or a grid that is not even.
 
     Source:
-        li2020bandlimited, definition 2.
+        li2020bandlimited (ridgelet transform).
     """
     require(values.shape == points.shape and points.ndim == 1, "a value a grid point", (values.shape, points.shape))
     step = points.diff()
     if points.device.type != "meta":
         require(bool(((step - step[0]).abs() < 1e-6 * step[0].abs()).all()), "an even grid", "uneven steps")
     z = slopes[:, None, None] * points - offsets[:, None]
-    return ((z.square() - 1) * torch.exp(-z.square() / 2)) @ values * step[0]
+    square = z.square_()
+    bell = (square * -0.5).exp_()
+    return square.sub_(1).mul_(bell) @ values * step[0]
 
 
 class Leakage(NamedTuple):
@@ -226,7 +234,7 @@ def spectrum_leakage(
         ValueError: For a band that is not positive or not below ``widest``.
 
     Source:
-        li2020bandlimited, theorem 4 (the spectrum outside the domain bounds the error from below).
+        li2020bandlimited (the spectrum outside the domain bounds the error from below).
     """
     require(0 < band < widest, f"a band in (0, {widest})", band)
     x = torch.linspace(-reach, reach, 4096, dtype=torch.float64)
@@ -235,6 +243,9 @@ def spectrum_leakage(
     power = (torch.fft.rfft(f).abs() * step) ** 2
     frequency = 2 * math.pi * torch.fft.rfftfreq(len(x), step, dtype=torch.float64)
     spacing = float(frequency[1])
+    # A band of frequencies holds all of the power but rounding.
+    held = power > 1e-20 * power.max()
+    power, frequency = power[held], frequency[held]
 
     # By the substitution w = a xi the integral over b is an integral over the function's own frequencies.
     def energy(a: Tensor) -> Tensor:
@@ -251,5 +262,5 @@ def spectrum_leakage(
     b = torch.linspace(-band, band, 161, dtype=torch.float64)
     slopes = inner[grid // 80 :: max(1, grid // 40)]
     energy_inside = ridgelet_transform_1d(function(coarse), coarse, slopes, b).square()
-    held = float(torch.trapezoid(energy_inside, b, dim=1).mean() * band)
-    return Leakage(min(max(1 - held / total, 0.0), 1.0), outside / total)
+    boxed = float(torch.trapezoid(energy_inside, b, dim=1).mean() * band)
+    return Leakage(min(max(1 - boxed / total, 0.0), 1.0), outside / total)

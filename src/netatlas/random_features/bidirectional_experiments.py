@@ -106,12 +106,17 @@ def make_scorer(offline: Offline, *, heads: int = 5, features: int = 64, seed: i
 
 
 class Outcome(NamedTuple):
-    """Median and highest scores ``[landscapes]`` by arm, the course of the balance, and unguided mutation's median."""
+    """Median and highest scores ``[landscapes]`` by arm, the course of the balance, and unguided mutations' medians.
+
+    ``unguided`` changes as many letters as the arm did, at random; ``rarest`` changes them to the letters that are
+    rarest at their places in the offline data.
+    """
 
     median: dict[str, Tensor]
     highest: dict[str, Tensor]
     gamma: dict[str, Tensor]
     unguided: dict[str, Tensor]
+    rarest: dict[str, Tensor]
 
 
 def run_arms(
@@ -154,17 +159,22 @@ def run_arms(
     # As many random letters changed as the arm changed, without any guide.
     distance = (found.sequences != starts).sum(2)
     g = torch.Generator().manual_seed(seed + 1)
+    rare = bi.one_hot(offline.sequences).mean(1).argmin(-1)[:, None].expand_as(starts)
     medians = []
     for _ in range(10):
         places = torch.rand((*distance.shape, LENGTH), generator=g).argsort(2).argsort(2) < distance[..., None]
         letters = (starts + torch.randint(1, LETTERS, starts.shape, generator=g)) % LETTERS
-        mutants = torch.where(places, letters, starts)
-        medians.append(
-            table.scores.gather(1, bi.sequence_index(mutants)).unflatten(1, (len(arms), count)).median(2).values
-        )
-    mean = torch.stack(medians).mean(0)
-    unguided = {name: mean[:, i] for i, name in enumerate(names)}
-    return Outcome(median, highest, {name: trace[:, i] for i, name in enumerate(names)}, unguided)
+        for new in (letters, rare):
+            score = table.scores.gather(1, bi.sequence_index(torch.where(places, new, starts)))
+            medians.append(score.unflatten(1, (len(arms), count)).median(2).values)
+    unguided, rarest = torch.stack(medians).unflatten(0, (10, 2)).mean(0)
+    return Outcome(
+        median,
+        highest,
+        {name: trace[:, i] for i, name in enumerate(names)},
+        {name: unguided[:, i] for i, name in enumerate(names)},
+        {name: rarest[:, i] for i, name in enumerate(names)},
+    )
 
 
 def climbed(table: bi.Landscape, offline: Offline, proxy: bi.Encoder, *, steps: int, seed: int) -> Tensor:
@@ -250,6 +260,9 @@ def balances(*, count: int, worst: int, sample: int, designs: int, steps: int, w
         f"permuted labels, {name} − unguided": difference(permuted.median[name], permuted.unguided[name])
         for name in ("forward only", "adaptive balance")
     }
+    intervals["true labels − permuted labels"] = difference(
+        own["adaptive balance"], permuted.median["adaptive balance"]
+    )
     rows = {
         f"{e}: {arm}": {"median": float(v.mean()), "highest": float(outcome.highest[arm].mean())}
         for e, outcome in outcomes.items()
@@ -307,8 +320,7 @@ def language_models(
     arm = [a for a in ARMS if a[0] == "adaptive balance"]
     median = {}
     for name, stack in stacks.items():
-        wide = {k: v.double() for k, v in stack.items()}
-        encode = lambda x, wide=wide: _centred(bi.masked_lm_hidden(wide, x).mean(-2))  # noqa: E731
+        encode = lambda x, lm=stack: _centred(bi.masked_lm_hidden(lm, x.float()).mean(-2).double())  # noqa: E731
         median[f"LM, {name}"] = run_arms(table, offline, encode, scorer, arms=arm, steps=steps, seed=seed).median[
             "adaptive balance"
         ]
@@ -320,7 +332,7 @@ def language_models(
         table, offline, _ntk_encoder(anchors), scorer, arms=arm, steps=steps, seed=seed
     ).median["adaptive balance"]
     cut = stacks["corpus cut at the offline set"]
-    likelihood = lambda x: _pseudo_likelihood({k: v.double() for k, v in cut.items()}, x)  # noqa: E731
+    likelihood = lambda x: _pseudo_likelihood(cut, x.float())  # noqa: E731
     median["mutants ranked by the cut LM's likelihood"] = climbed(table, offline, likelihood, steps=steps, seed=seed)
     pairs = {
         "LM, corpus of its landscape − tangent kernel": ("LM, corpus of its landscape", "tangent kernel"),

@@ -43,7 +43,7 @@ def gaussian_directions(
         ValueError: For sizes below 1.
 
     Source:
-        sehanobish2023snnk, section 3.1.
+        sehanobish2023snnk (universal random features).
     """
     require(m >= 1 and dim >= 1, "at least one direction and one dimension", (m, dim))
     options = {"generator": generator, "dtype": dtype, "device": generator.device}
@@ -78,7 +78,7 @@ def fourier_features(
         ValueError: For dimensions that differ, values that are not finite, or a scale that is not positive.
 
     Source:
-        sehanobish2023snnk, section 2 (random Fourier features of Rahimi and Recht).
+        sehanobish2023snnk (random Fourier features of Rahimi and Recht).
     """
     _check(inputs, directions)
     require(scale > 0, "a positive length scale", scale)
@@ -108,7 +108,7 @@ def arc_cosine_features(inputs: Float[Tensor, "*N d"], directions: Float[Tensor,
         ValueError: For dimensions that differ or values that are not finite.
 
     Source:
-        sehanobish2023snnk, section 3 (the ReLU variant).
+        sehanobish2023snnk (the ReLU variant).
     """
     _check(inputs, directions)
     return torch.relu(inputs @ directions.mT) / directions.shape[-2] ** 0.5
@@ -127,7 +127,7 @@ def positive_features(inputs: Float[Tensor, "*N d"], directions: Float[Tensor, "
         ValueError: For dimensions that differ or values that are not finite.
 
     Source:
-        sehanobish2023snnk, section 2.
+        sehanobish2023snnk (positive random features).
     """
     _check(inputs, directions)
     return torch.exp(inputs @ directions.mT - inputs.square().sum(-1, keepdim=True) / 2) / directions.shape[-2] ** 0.5
@@ -169,7 +169,7 @@ def activation_frequencies(
         ValueError: For another activation.
 
     Source:
-        sehanobish2023snnk, section 3.1.
+        sehanobish2023snnk (universal random features).
     """
     known = ("sin", "cos", "gaussian")
     require(activation in known, f"an activation with an integrable transform, out of {known}", repr(activation))
@@ -223,7 +223,7 @@ def universal_input_features(
         ValueError: For dimensions that differ, values that are not finite, or a negative spread.
 
     Source:
-        sehanobish2023snnk, eqs. (4) and (5).
+        sehanobish2023snnk (universal random features).
     """
     _check(inputs, directions)
     require(spread >= 0, "a spread of at least 0", spread)
@@ -257,7 +257,7 @@ def universal_parameter_features(
         ValueError: As :func:`universal_input_features`, or biases of another length.
 
     Source:
-        sehanobish2023snnk, eqs. (4) and (5).
+        sehanobish2023snnk (universal random features).
     """
     _check(weights, directions)
     require(spread >= 0, "a spread of at least 0", spread)
@@ -291,7 +291,7 @@ class ReluFeatureLayer(nn.Module):
         ValueError: For sizes below 1.
 
     Source:
-        sehanobish2023snnk, section 4.
+        sehanobish2023snnk (layers as kernels).
     """
 
     def __init__(self, inputs: int, outputs: int, features: int, *, generator: torch.Generator) -> None:
@@ -340,7 +340,7 @@ def bundle(parameter_features: Tensor, following: Float[Tensor, "o l"], *, real:
         ValueError: For numbers of units that differ.
 
     Source:
-        sehanobish2023snnk, section 3.3.
+        sehanobish2023snnk (bundling).
     """
     require(
         following.shape[-1] == parameter_features.shape[-2], f"{parameter_features.shape[-2]} columns", following.shape
@@ -358,7 +358,7 @@ def real_features(features: Tensor) -> Tensor:
         features: ``[..., N, m]``.
 
     Source:
-        sehanobish2023snnk, section 3.3.
+        sehanobish2023snnk (bundling).
     """
     return torch.cat([features.real, features.imag], -1) if features.is_complex() else features
 
@@ -377,7 +377,7 @@ def closed_form(features: Float[Tensor, "N m"], targets: Float[Tensor, "N C"], r
         ValueError: For shapes that do not fit, or a singular system.
 
     Source:
-        sehanobish2023snnk, section 3.3, eq. (10).
+        sehanobish2023snnk (closed form of the fully bundled network).
     """
     require(features.ndim == 2 and len(features) == len(targets), f"{len(features)} targets", tuple(targets.shape))
     if features.shape[0] <= features.shape[1]:

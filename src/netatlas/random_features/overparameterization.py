@@ -56,7 +56,7 @@ def simulate_random_features(
         ValueError: For sizes below 1, shapes that differ, or negative values.
 
     Source:
-        simon2023more, section 4 and appendix (Gaussian data).
+        simon2023more (experiments on Gaussian data).
     """
     require(min(n, features, draws) >= 1, "sizes of at least 1", (n, features, draws))
     require(eigenvalues.shape == coefficients.shape, f"{len(eigenvalues)} coefficients", tuple(coefficients.shape))
@@ -99,7 +99,7 @@ def fitting_curve(
         ValueError: As :func:`netatlas.core.kernel_ridge.ridge_path`.
 
     Source:
-        simon2023more, section 5.
+        simon2023more (test error along the ridge).
     """
     train, test = kernel_ridge.ridge_path(gram, targets, cross_gram, ridges)
     return FittingCurve(ridges, (test - answers).square().sum(-1).mean(-1), (train - targets).square().sum(-1).mean(-1))
@@ -134,7 +134,7 @@ def fitting_ratio(curve: FittingCurve, at: float = 0.5) -> FittingRatio:
         ValueError: For a curve with batch axes, or a ratio outside (0, 1).
 
     Source:
-        simon2023more, definition 2 (obligatory overfitting).
+        simon2023more (fitting ratio and obligatory overfitting).
     """
     require(curve.test.ndim == 1, "one curve", tuple(curve.test.shape))
     require(0 < at < 1, "a ratio in (0, 1)", at)

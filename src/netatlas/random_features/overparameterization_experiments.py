@@ -146,9 +146,10 @@ def theory_of_fitting(relative_noise: list[float], *, n: int, modes: int) -> pd.
     unit = float(el.test_risk(lam, None, power, n, 0.0))
     ridges = torch.logspace(-9, 3, 400, dtype=torch.float64)
     rows = []
-    for level in relative_noise:
-        found = el.risk(lam, None, power, n, ridges, noise=level * unit)
-        ratio = op.fitting_ratio(op.FittingCurve(ridges, found.test, found.train))
+    levels = torch.tensor(relative_noise, dtype=torch.float64)[:, None]
+    found = el.risk(lam, None, power, n, ridges, noise=levels * unit)
+    for level, test, train in zip(relative_noise, found.test, found.train):
+        ratio = op.fitting_ratio(op.FittingCurve(ridges, test, train))
         rows.append({"relative noise": level, "best ratio": ratio.best, "price of one half": ratio.price})
     return pd.DataFrame(rows)
 

@@ -110,13 +110,19 @@ def exact_learning(bits: int, models: float, *, ensembles: int, seed: int) -> Ex
 
 
 class RealNetworks(NamedTuple):
-    """Deviations of trained networks from the law, in standard errors, and whether raw inputs give the same bits."""
+    """Deviations of trained networks from the law, in standard errors, and whether raw inputs give the same bits.
+
+    ``right`` is the share of inputs with two ones or more all of whose bits the networks' mean has right, ``alone``
+    that of every single network.
+    """
 
     table: pd.DataFrame
     mean_error: float
     variance_error: float
     loss: float
     raw_bits_differ: float
+    right: float
+    alone: Tensor
 
 
 def real_networks(bits: int, width: int, models: int, *, seed: int) -> RealNetworks:
@@ -133,7 +139,8 @@ def real_networks(bits: int, width: int, models: int, *, seed: int) -> RealNetwo
     rows = []
     everything = pm.binary_inputs(bits, fewest=2).float()
     raw = pm.ensemble_outputs(first, last, everything).mean(0) > 0
-    unit = pm.ensemble_outputs(first, last, everything / everything.norm(dim=1, keepdim=True)).mean(0) > 0
+    outputs = pm.ensemble_outputs(first, last, everything / everything.norm(dim=1, keepdim=True))
+    unit, wanted = outputs.mean(0) > 0, everything > 0
     for m in range(2, bits):
         x = torch.zeros(1, bits)
         x[0, :m] = 1
@@ -162,6 +169,8 @@ def real_networks(bits: int, width: int, models: int, *, seed: int) -> RealNetwo
         float(table["variance, errors off"].max()),
         float(loss.max()),
         float((raw != unit).double().mean()),
+        float((unit == wanted).all(1).double().mean()),
+        ((outputs > 0) == wanted).all(2).double().mean(1),
     )
 
 

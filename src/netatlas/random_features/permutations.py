@@ -47,7 +47,7 @@ def two_layer(width: int, outputs: int, activation: str = "relu") -> Layer:
         ValueError: For an unknown activation.
 
     Source:
-        giapitzakis2025permutations, section 3.
+        giapitzakis2025permutations (binary inputs of unit length).
     """
     require(activation in ("relu", "erf"), "an activation out of relu, erf", repr(activation))
     return serial(Dense(width), Relu() if activation == "relu" else Erf(), Dense(outputs))
@@ -81,7 +81,7 @@ def bit_law(bits: Float[Tensor, " *shape"], ones: Float[Tensor, " *shape"], *, r
         ValueError: For an unknown regime or numbers of ones outside 1 to k.
 
     Source:
-        giapitzakis2025permutations, lemmas 5.1 and 5.2.
+        giapitzakis2025permutations (mean and variance of the trained output).
     """
     require(regime in ("ntk", "last"), "a regime out of ntk, last", repr(regime))
     k, m = torch.broadcast_tensors(
@@ -124,7 +124,7 @@ def models_needed(bits: int, ones: int, *, confidence: float = 0.9, regime: str 
         ValueError: As :func:`bit_law`, or for a confidence outside (0, 1).
 
     Source:
-        giapitzakis2025permutations, theorem 6.1.
+        giapitzakis2025permutations (ensemble size for one input).
     """
     require(0 < confidence < 1, "a confidence in (0, 1)", confidence)
     one, zero, deviation = (
@@ -159,7 +159,7 @@ def binary_inputs(bits: int, *, fewest: int = 1) -> Float[Tensor, "T k"]:
         ValueError: For a length outside 1 to 20.
 
     Source:
-        giapitzakis2025permutations, section 4.
+        giapitzakis2025permutations (kernels of a two-layer ReLU network).
     """
     require(1 <= bits <= 20, "between 1 and 20 bits", bits)
     codes = torch.arange(1, 2**bits)
@@ -187,7 +187,7 @@ def trained_law(inputs: Float[Tensor, "T k"], *, activation: str = "relu", regim
         ValueError: For an input of zeros, or as :func:`two_layer`.
 
     Source:
-        giapitzakis2025permutations, section 4 (after Lee et al., 2019).
+        giapitzakis2025permutations (after Lee et al., 2019).
     """
     norm = inputs.norm(dim=1, keepdim=True)
     if inputs.device.type != "meta":
@@ -231,7 +231,7 @@ def ensemble_bits(
         ValueError: For no models or ensembles.
 
     Source:
-        giapitzakis2025permutations, theorem 6.1.
+        giapitzakis2025permutations (ensemble size for one input).
     """
     require(models >= 1 and ensembles >= 1, "at least one model and one ensemble", (models, ensembles))
     root = _root(law.covariance)
@@ -260,7 +260,7 @@ def models_for_all_inputs(
         ValueError: For no draws, a confidence outside (0, 1), or a mean that vanishes.
 
     Source:
-        giapitzakis2025permutations, theorem 6.3.
+        giapitzakis2025permutations (ensemble size for all inputs).
     """
     require(draws >= 1 and 0 < confidence < 1, "draws and a confidence in (0, 1)", (draws, confidence))
     mean, root = law.weights, _root(law.covariance)
@@ -307,7 +307,7 @@ def train_ensemble(
         ValueError: For sizes below 1, or an unknown activation.
 
     Source:
-        giapitzakis2025permutations, section 7 (in the parameterization of its theory).
+        giapitzakis2025permutations (in the parameterization of its theory).
     """
     require(min(bits, width, models, steps) >= 1, "sizes of at least 1", (bits, width, models, steps))
     require(activation in ("relu", "erf"), "an activation out of relu, erf", repr(activation))
@@ -354,7 +354,7 @@ def ensemble_outputs(
         ValueError: For inputs of another length.
 
     Source:
-        giapitzakis2025permutations, section 3.
+        giapitzakis2025permutations (binary inputs of unit length).
     """
     require(inputs.shape[-1] == first.shape[-1], f"inputs of length {first.shape[-1]}", inputs.shape[-1])
     z = inputs.to(first) @ first.mT / first.shape[-1] ** 0.5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -188,6 +189,13 @@ def measure_deep(samples: list[int], *, draws: int, fresh: int, steps: int, seed
     return found
 
 
+@cache
+def _spectrum(name: str, pool: int, seed: int) -> tuple[Tensor, Tensor]:
+    x = points(pool, torch.Generator().manual_seed(seed + 999))
+    values, vectors = torch.linalg.eigh(kernel_of(name, x) / pool)
+    return values, (vectors.T @ target(x)).square() / pool
+
+
 def theory(name: str, samples: Tensor, features: Tensor, *, pool: int, seed: int) -> Tensor:
     """Excess risk at the best ridge by the closed form, from the spectrum of the kernel on a pool of points.
 
@@ -197,9 +205,7 @@ def theory(name: str, samples: Tensor, features: Tensor, *, pool: int, seed: int
         pool: Points on which the spectrum is taken.
         seed: Draws them.
     """
-    x = points(pool, torch.Generator().manual_seed(seed + 999))
-    values, vectors = torch.linalg.eigh(kernel_of(name, x) / pool)
-    power = (vectors.T @ target(x)).square() / pool
+    values, power = _spectrum(name, pool, seed)
     keep = values > 1e-12 * values.max()
     lost = float(power[~keep].sum())
     lam, power = values[keep], power[keep]

@@ -217,26 +217,27 @@ def from_scratch(
     }
 
 
-def turned(
+def shifted_half(
     images: Tensor, labels: Tensor, sizes: tuple[int, int, int, int], *, seed: int
 ) -> tuple[tuple[Tensor, Tensor], Split]:
-    """Upright images to pre-train on, and other images turned by 90 degrees, split into adaptation, validation and
-    test.
+    """The lower half of the classes, upright, to pre-train on; the upper half, turned by 90 degrees, split into
+    adaptation, validation and test.
 
     Args:
         images: ``[N, C, H, W]``.
-        labels: Their classes.
+        labels: Their classes; the upper half is numbered from 0 again.
         sizes: Pre-training, adaptation, validation and test examples.
         seed: Orders the set.
     """
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))[: sum(sizes)]
-    x, y = images[order], labels[order]
-    mean, scale = x[: sizes[0]].mean(0), x[: sizes[0]].std()
-    upright = ((x[: sizes[0]] - mean) / scale).flatten(1)
-    moved = ((torch.rot90(x[sizes[0] :], 1, (2, 3)) - mean) / scale).flatten(1)
+    half = (int(labels.max()) + 1) // 2
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    known, new = order[labels[order] < half][: sizes[0]], order[labels[order] >= half][: sum(sizes[1:])]
+    mean, scale = images[known].mean(0), images[known].std()
+    upright = ((images[known] - mean) / scale).flatten(1)
+    moved = ((torch.rot90(images[new], 1, (2, 3)) - mean) / scale).flatten(1)
     edges = [0, sizes[1], sizes[1] + sizes[2], sum(sizes[1:])]
-    parts = tuple((moved[a:b], y[sizes[0] :][a:b]) for a, b in zip(edges, edges[1:]))
-    return (upright, y[: sizes[0]]), parts  # type: ignore[return-value]
+    parts = tuple((moved[a:b], labels[new][a:b] - half) for a, b in zip(edges, edges[1:]))
+    return (upright, labels[known]), parts  # type: ignore[return-value]
 
 
 def adapters(
@@ -268,7 +269,7 @@ def adapters(
     start = {
         "a": _normal(g, seeds, d, hidden, scale=(2 / d) ** 0.5),
         "b": _normal(g, seeds, hidden, hidden, scale=(2 / hidden) ** 0.5),
-        "out": _normal(g, seeds, hidden, classes, scale=hidden**-0.5),
+        "out": _normal(g, seeds, hidden, int(pretraining[1].max()) + 1, scale=hidden**-0.5),
     }
     same = (pretraining, pretraining, pretraining)
     _, base = _train(
@@ -303,13 +304,14 @@ def adapters(
         return network(lambda p, h, i: torch.relu(h @ p[f"v{i}"]) @ p[f"u{i}"]), params | head(), 4 * hidden * rank
 
     def feature_arm(m: int) -> tuple[Forward, Params, int]:
-        fixed = [_normal(g, seeds, hidden, m) / m**0.5 for _ in (0, 1)]
+        # Inputs scaled by the root of their number, as in every arm; otherwise one rate cannot serve branch and head.
+        fixed = [_normal(g, seeds, hidden, m, scale=hidden**-0.5) for _ in (0, 1)]
         params = {f"u{i}": torch.zeros(seeds, m, hidden) for i in (0, 1)}
         branch = lambda p, h, i: torch.relu(h @ expanded(fixed[i], len(h))) @ p[f"u{i}"]  # noqa: E731
         return network(branch), params | head(), 2 * hidden * m
 
     def projection_arm(m: int) -> tuple[Forward, Params, int]:
-        fixed = [_normal(g, seeds, hidden, m) / hidden**0.5 for _ in (0, 1)]
+        fixed = [_normal(g, seeds, hidden, m, scale=hidden**-0.5) for _ in (0, 1)]
         # A zero start would stay zero behind a ReLU.
         params = {f"u{i}": _normal(g, seeds, m, hidden, scale=0.01) for i in (0, 1)}
         branch = lambda p, h, i: torch.relu(h @ expanded(fixed[i], len(h)) @ p[f"u{i}"])  # noqa: E731
@@ -330,14 +332,16 @@ def adapters(
 
 
 def _train_hidden(forward, params, parts, rates, seeds, steps, seed, count) -> Trained:
-    """As :func:`_train`, on hidden layers ``[seeds, N, d]`` and the whole of the few examples at every step."""
+    """As :func:`_train`, on hidden layers ``[seeds, N, d]`` and a hundred examples a step."""
     (h, y), (vh, vy), (th, ty) = parts
     members = len(rates) * seeds
     lr = torch.tensor(rates).repeat_interleave(seeds)
     stacked = {k: v.repeat(len(rates), *[1] * (v.ndim - 1)) for k, v in params.items()}
 
     def loss(p: Params, step: int, generator: torch.Generator) -> Tensor:
-        return torch.nn.functional.cross_entropy(forward(p, h).mT, y.expand(members, -1), reduction="none").mean(1)
+        index = torch.randperm(len(y), generator=generator)[:100]
+        logits = forward(p, h[:, index])
+        return torch.nn.functional.cross_entropy(logits.mT, y[index].expand(members, -1), reduction="none").mean(1)
 
     stacked, _ = minimize(loss, stacked, steps=steps, lr=lr.to(h.device), seed=seed)
     with torch.no_grad():
@@ -396,15 +400,17 @@ def bundling(split: Split, *, width: int, sizes: list[int], seeds: int, steps: i
             for s in range(seeds):
                 w, second = nets[kind]["w"][s].T.double(), nets[kind]["out"][s].T.double()
                 directions = fm.gaussian_directions(m, d, generator=g, orthogonal=True)
+                # The largest is not refitted, and needs its features at test points alone.
+                places = (xd, vd, td) if m <= 1024 else (td,)
                 if kind == "sin":
                     t = fm.activation_frequencies("sin", m, generator=g)
-                    phi = [fm.real_features(fm.universal_input_features(z, t, directions)) for z in (xd, vd, td)]
+                    phi = [fm.real_features(fm.universal_input_features(z, t, directions)) for z in places]
                     merged = fm.bundle(fm.universal_parameter_features(w, t, directions), second)
                 else:
-                    phi = [fm.arc_cosine_features(z, directions) for z in (xd, vd, td)]
+                    phi = [fm.arc_cosine_features(z, directions) for z in places]
                     merged = fm.bundle(fm.arc_cosine_features(w, directions), second)
                 exact = function(td @ w.T) @ second.T
-                output = phi[2] @ merged.T
+                output = phi[-1] @ merged.T
                 error = (output - exact).norm() / exact.norm()
                 test = _refit(phi, one_hot, vy, ty) if m <= 1024 else math.nan
                 rows.append((float(error), float((output.argmax(1) == ty).double().mean()), test))
