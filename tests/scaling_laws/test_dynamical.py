@@ -12,6 +12,7 @@ from netatlas.scaling_laws import (
     FeatureSpectrum,
     compute_optimal_frontier,
     ensemble_loss,
+    finite_data_loss,
     mean_field_loss,
     mean_field_transfer,
     power_law_spectrum,
@@ -129,6 +130,24 @@ def test_finite_data_end_where_kernel_theory_says():
     assert float(train.max()) < 1e-6
 
 
+def test_the_finite_data_theory_has_its_known_limits():
+    times = np.array([0.3, 3.0, 30.0])
+    test, train = finite_data_loss(LAW, np.inf, times)
+    exact = np.array([(LAW.power * np.exp(-2 * LAW.eigenvalues * t)).sum() for t in times])
+    assert np.allclose(test, exact, rtol=1e-6) and np.allclose(train, exact, rtol=1e-6)
+    late, _ = finite_data_loss(LAW, 20, np.array([1e8]))
+    values, power = torch.from_numpy(LAW.eigenvalues), torch.from_numpy(LAW.power)
+    assert late[0] == pytest.approx(float(eigenlearning_risk(values, None, power, 20.0, 0.0)), rel=1e-5)
+
+
+def test_the_finite_data_theory_follows_simulated_curves():
+    times = [0.3, 3.0, 30.0]
+    losses = simulate_finite_data(LAW, 40, times, draws=200, seed=0)
+    for simulated, theory in zip(losses, finite_data_loss(LAW, 40, np.array(times))):
+        error = simulated.std(0).numpy() / 200**0.5
+        assert (np.abs(simulated.mean(0).numpy() - theory) < 4 * error + theory / 40).all()
+
+
 def test_the_frontier_is_the_minimum_over_widths():
     far = power_law_spectrum(1.5, 1.25, features=1e9, bins=200)
     found = compute_optimal_frontier(far, np.array([1e6]), grid=13, span=10)
@@ -153,6 +172,7 @@ def test_width_one_and_one_draw_are_allowed():
         (lambda: FeatureSpectrum(np.zeros(1), np.ones(1), np.ones(1)), "positive eigenvalues"),
         (lambda: response(LAW, 0, np.array([1.0])), "width"),
         (lambda: talbot_nodes(np.array([0.0])), "positive times"),
+        (lambda: finite_data_loss(LAW, 0, np.array([1.0])), "width of at least 1"),
         (lambda: static_kappa(LAW, 400), "width in"),
         (lambda: ensemble_loss(LAW, 8, np.array([1.0]), 0), "one member"),
         (

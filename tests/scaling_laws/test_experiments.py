@@ -8,6 +8,7 @@ from netatlas import data
 from netatlas.scaling_laws import experiments as ex
 from netatlas.scaling_laws import power_law_spectrum
 from netatlas.scaling_laws import selection_experiment as selection
+from netatlas.scaling_laws.routing import RATES, random_grammar
 
 
 def test_published_runs_are_filtered_and_their_law_recovered():
@@ -17,6 +18,10 @@ def test_published_runs_are_filtered_and_their_law_recovered():
     assert all((run.experts == 1).sum() == 5 for run in runs.values())
     evidence = ex.routed_evidence(runs, samples=4, seed=0)
     assert all(e.law.c > 0 and e.interaction_stderr > 0 for e in evidence.values())
+    null = ex.separable_null(runs, samples=2, seed=0)
+    assert null.shape == (6,) and null.mean() < min(
+        e.held.rmse["separable saturating"] - e.held.rmse["full"] for e in evidence.values()
+    )
     later = frame.assign(step=frame.step - 10, loss_validation=99.0)
     import pandas as pd
 
@@ -44,7 +49,16 @@ def test_selection_runs_and_every_predictor_is_scored():
     sources = selection.make_sources(images, labels, *check, size=160, seed=0)
     assert (sources.labels[2] != sources.labels[0]).mean() > 0.5 and sources.points[0].shape == (160, 196)
     run = selection.selection_run(sources, sizes=(40, 80, 160), repetitions=1, kept=20, validation=40, seed=0, parts=10)
-    assert set(run.error) == {"transport", "proportions", "shuffled transport", "without labels", "official form"}
+    arms = {
+        "transport",
+        "transport alone",
+        "label distributions",
+        "proportions",
+        "shuffled transport",
+        "without labels",
+    }
+    assert set(run.error) == arms | {"official form"}
+    assert run.design["transport alone"] == "transport" and run.selected["uniform"] > 0.2
     assert run.mixture.sum() == pytest.approx(1) and run.selected["best"] >= 0.2
     assert all(len(a) == 66 for a in run.accuracy.values())
 
@@ -80,3 +94,32 @@ def test_real_spectra_and_merged_classes_at_toy_size():
     assert set(fold.losses) == {10, 5, 2} and fold.dimension > 1
     with pytest.raises(ValueError, match="at least"):
         ex.merged_classes(torch.zeros(10, 1, 2, 2), torch.zeros(10, dtype=torch.long), [8], tests=8, draws=1, seed=0)
+
+
+def test_a_source_with_wrong_labels_is_further_by_the_looks_of_its_labels():
+    images, labels = data.digit_images(limit=1500)
+    check = data.digit_images(split="test", limit=300)
+    found = []
+    for wrong in (0.0, 0.5):
+        sources = selection.make_sources(images, labels, *check, size=200, seed=0, wrong=wrong, noise=0.0)
+        solved = selection.label_distribution_distances(sources, kept=40, validation=60, disclosed=200)
+        found.append(solved.solve(np.eye(3)).cost[2])
+    assert found[1] > found[0]
+
+
+def test_repeated_data_follow_the_theory():
+    found = ex.finite_data_agreement(
+        power_law_spectrum(1.5, 1.25, features=300), [16, 32], [1.0, 10.0, 1e4], draws=40, seed=0
+    )
+    assert max(found.excess.values()) < 1 and found.final().shape == (40, 2)
+
+
+def test_a_sweep_shares_its_dense_models_and_chooses_from_the_rates():
+    grammar = random_grammar(12, hidden=6, gain=1.0)
+    losses, rates = ex.routing_sweep(
+        grammar, [2, 4], [1, 2], seeds=[0, 1], steps=4, batch=16, routers=("hash", "position")
+    )
+    assert losses["hash"].shape == (2, 2, 2) and np.isin(rates["hash"], RATES).all()
+    assert np.array_equal(losses["hash"][:, 0], losses["position"][:, 0])
+    with pytest.raises(ValueError, match="begin with 1"):
+        ex.routing_sweep(grammar, [2], [2], seeds=[0], steps=1, batch=4)

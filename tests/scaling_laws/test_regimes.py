@@ -166,6 +166,21 @@ def test_theory_predicts_the_interpolation_of_process_draws():
     assert np.allclose(curve.mean(0), regimes.process_learning_curve(arc_cosine_network(), 2, sizes), rtol=0.12)
 
 
+def test_many_teachers_leave_the_mean_and_take_the_scatter():
+    options = {"dim": 2, "draws": 12, "tests": 100, "seed": 0}
+    for kind in ("relu", "process"):
+        one, many = (
+            regimes.kernel_learning_curve(arc_cosine_network(), [32], teacher=kind, teachers=n, **options)[:, 0]
+            for n in (1, 24)
+        )
+        assert many.std() < 0.7 * one.std()
+        assert abs(float(one.mean() - many.mean())) < 4 * float(one.std()) / 12**0.5
+    with pytest.raises(ValueError, match="one teacher"):
+        regimes.kernel_learning_curve(arc_cosine_network(), [4], teacher="relu", teachers=0, **options)
+    with pytest.raises(ValueError, match="one teacher"):
+        regimes.feature_learning_curve([4], dim=2, samples=40, draws=1, tests=4, seed=0, teachers=0)
+
+
 def test_a_smooth_teacher_is_learned_faster_than_a_rough_one_and_noise_slows_learning():
     options = {"dim": 2, "draws": 3, "tests": 200, "seed": 0}
     sizes, net = [50, 400], arc_cosine_network()

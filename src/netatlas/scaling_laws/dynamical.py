@@ -224,6 +224,54 @@ def ensemble_loss(
     return mean_field_loss(spectrum, width, times) / members + (1 - 1 / members) * bias
 
 
+def finite_data_loss(
+    spectrum: FeatureSpectrum, samples: float, times: Float[np.ndarray, " times"]
+) -> tuple[Float[np.ndarray, " times"], Float[np.ndarray, " times"]]:
+    r"""Expected test and training loss of gradient flow on a finite sample at infinite width.
+
+    The test loss holds two resolvents of the *same* sample, which are correlated. With the response :math:`R(z)` of the
+    sample (:func:`response` with :math:`P` in the width's place) its transform in two times is
+
+    .. math::
+        \hat L(z, z') = \frac{\sum_k \lambda_k (w^*_k)^2\, g_k(z)\, g_k(z')}{1 - \frac{R(z) R(z')}{P} \sum_k
+        \lambda_k^2\, g_k(z)\, g_k(z')}, \qquad g_k(z) = \frac{1}{z + \lambda_k R(z)} ,
+
+    read off at :math:`t = t'`. The training loss needs one resolvent at twice the time,
+    :math:`\hat L_{train}(z) = R(z) \sum_k \lambda_k (w^*_k)^2\, g_k(z)`.
+
+    Args:
+        spectrum: Feature variances and target power.
+        samples: Number of examples :math:`P`, each seen again and again.
+        times: Positive times.
+
+    Returns:
+        Test losses and training losses. A training loss far below the first one is lost in rounding.
+
+    Raises:
+        ValueError: As :func:`response` and :func:`talbot_nodes`.
+
+    Source:
+        bordelon2024dynamical, the correlation functions at finite data, in closed form for infinite width.
+    """
+    t = np.atleast_1d(np.asarray(times, dtype=np.float64))
+    points, weights = talbot_nodes(t)
+    r = response(spectrum, samples, points.ravel()).reshape(points.shape)
+    eigenvalues, power = spectrum.eigenvalues, spectrum.counts * spectrum.power
+    g = 1 / (points[..., None] + eigenvalues * r[..., None])
+    test = np.zeros(len(t))
+    # A real function of two times: half of each pair of nodes and half of each pair with one of them conjugate.
+    for g2, r2, w2 in ((g, r, weights), (g.conj(), r.conj(), weights.conj())):
+        single = np.swapaxes(g2, 1, 2)
+        numerator = (g * power) @ single
+        spread = (g * (spectrum.counts * eigenvalues**2)) @ single * r[:, :, None] * r2[:, None] / samples
+        test += 0.5 * np.einsum("ti,tj,tij->t", weights, w2, numerator / (1 - spread)).real
+    points, weights = talbot_nodes(2 * t)
+    z = points.ravel()
+    r = response(spectrum, samples, z)
+    transform = r * ((1 / (z[:, None] + eigenvalues * r[:, None])) @ power)
+    return test, (weights * transform.reshape(points.shape)).real.sum(1)
+
+
 def static_kappa(spectrum: FeatureSpectrum, width: float) -> float:
     r"""The scale :math:`\kappa` below which eigenvalues are lost: :math:`\sum_k \lambda_k/(\lambda_k+\kappa) = N`.
 

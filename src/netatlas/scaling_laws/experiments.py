@@ -18,8 +18,10 @@ from netatlas.scaling_laws.dynamical import (
     FeatureSpectrum,
     compute_optimal_frontier,
     ensemble_loss,
+    finite_data_loss,
     mean_field_loss,
     power_law_spectrum,
+    simulate_finite_data,
     simulate_flow,
     static_loss,
 )
@@ -32,6 +34,7 @@ from netatlas.scaling_laws.regimes import (
 )
 from netatlas.scaling_laws.routed_law import (
     HeldOutSize,
+    LawForm,
     RoutedLaw,
     bootstrap_laws,
     fit_routed_law,
@@ -128,6 +131,44 @@ def routed_evidence(runs: Mapping[str, Runs], *, samples: int, seed: int) -> dic
     return found
 
 
+def separable_null(runs: Mapping[str, Runs], *, samples: int, seed: int) -> Float[np.ndarray, " routers_times_samples"]:
+    r"""What the product term gains on the held-out size where there is none.
+
+    Losses are made by the separable saturating law fitted to each router's runs, with its residuals in random order.
+
+    Args:
+        runs: Runs by router.
+        samples: Made data sets for each router.
+        seed: Seeds the orders.
+
+    Returns:
+        Held-out error without the product term minus with it.
+    """
+    generator = np.random.default_rng(seed)
+    found = []
+    for size, experts, loss in runs.values():
+        flat = fit_routed_law(size, experts, loss, form="separable saturating").log_loss(size, experts)
+        rest = np.log10(loss) - flat
+        for _ in range(samples):
+            made = 10 ** (flat + generator.permutation(rest))
+            forms: tuple[LawForm, ...] = ("separable saturating", "full")
+            held = predict_held_out_size(size, experts, made, held_out=float(size.max()), forms=forms)
+            found.append(held.rmse["separable saturating"] - held.rmse["full"])
+    return np.array(found)
+
+
+class RoutingSweep(NamedTuple):
+    """What all routers reached.
+
+    Attributes:
+        losses: ``[hidden, experts, seeds]`` by router.
+        rates: The learning rates chosen, ``[hidden, experts]`` by router.
+    """
+
+    losses: dict[str, Float[np.ndarray, "hidden experts seeds"]]
+    rates: dict[str, Float[np.ndarray, "hidden experts"]]
+
+
 def routing_sweep(
     grammar: Grammar,
     hidden: Sequence[int],
@@ -137,7 +178,7 @@ def routing_sweep(
     steps: int,
     batch: int,
     routers: Sequence[Router] = WITH_CONTROL,
-) -> dict[str, Float[np.ndarray, "hidden experts seeds"]]:
+) -> RoutingSweep:
     """Losses of every router at every size and expert count; with one expert all routers are the same dense model.
 
     Args:
@@ -153,22 +194,24 @@ def routing_sweep(
     recipe: dict[str, Any] = {"seeds": seeds, "steps": steps, "batch": batch}
     recipe["texts"] = training_texts(grammar, **recipe)
     vocabulary = len(grammar.bias)
-    dense = [train_routed(RoutedModel(vocabulary, n), grammar, **recipe).loss for n in hidden]
-    found = {}
+    dense = [train_routed(RoutedModel(vocabulary, n), grammar, **recipe) for n in hidden]
+    losses: dict[str, np.ndarray] = {}
+    rates: dict[str, np.ndarray] = {}
     for router in routers:
-        rows = []
-        for n, first in zip(hidden, dense):
-            more = [train_routed(RoutedModel(vocabulary, n, e, router), grammar, **recipe).loss for e in experts[1:]]
-            rows.append(torch.stack([first, *more]).numpy())
-        found[router] = np.stack(rows)
-    return found
+        rows = [
+            [first, *(train_routed(RoutedModel(vocabulary, n, e, router), grammar, **recipe) for e in experts[1:])]
+            for n, first in zip(hidden, dense)
+        ]
+        losses[router] = np.stack([torch.stack([one.loss for one in row]).numpy() for row in rows])
+        rates[router] = np.array([[one.rate for one in row] for row in rows])
+    return RoutingSweep(losses, rates)
 
 
 def routing_gain(losses: Float[np.ndarray, "hidden experts seeds"]) -> Float[np.ndarray, " hidden"]:
     """Loss saved by the most experts, in paired standard errors over seeds, for each size.
 
     Args:
-        losses: One router's part of :func:`routing_sweep`.
+        losses: One router's losses of :func:`routing_sweep`.
     """
     saved = losses[:, 0] - losses[:, -1]
     return np.array([row.mean() / max(stderr(row), 1e-12) for row in saved])
@@ -178,7 +221,7 @@ def falls_everywhere(losses: Float[np.ndarray, "hidden experts seeds"]) -> int:
     """Sizes at which the seed-mean loss falls with every increase of the expert count.
 
     Args:
-        losses: One router's part of :func:`routing_sweep`.
+        losses: One router's losses of :func:`routing_sweep`.
     """
     return int((np.diff(losses.mean(-1), axis=1) < 0).all(1).sum())
 
@@ -194,7 +237,7 @@ def small_scale_interaction(
     """The bilinear law's coefficient ``c`` in small runs, the seeds resampled.
 
     Args:
-        losses: One router's part of :func:`routing_sweep`.
+        losses: One router's losses of :func:`routing_sweep`.
         sizes: Dense sizes.
         experts: Expert counts.
         samples: Bootstrap samples.
@@ -251,6 +294,51 @@ def mean_field_agreement(
             ratio, error = losses.mean(0) / theory, losses.std(0, ddof=1) / count**0.5 / theory
             excess = float((np.abs(ratio - 1) / (3 * error + 1 / width)).max())
             found.append(Agreement(task, capacity, width, ratio, error, excess))
+    return found
+
+
+class FiniteData(NamedTuple):
+    """Repeated data: simulation beside theory, by number of examples.
+
+    Attributes:
+        times: Times.
+        test, train: Simulated losses, ``[draws, times]`` each.
+        theory, theory_train: The theory's.
+        excess: Largest departure of the test loss in units of three standard errors plus one over the examples.
+    """
+
+    times: Float[np.ndarray, " times"]
+    test: dict[int, Float[np.ndarray, "draws times"]]
+    train: dict[int, Float[np.ndarray, "draws times"]]
+    theory: dict[int, Float[np.ndarray, " times"]]
+    theory_train: dict[int, Float[np.ndarray, " times"]]
+    excess: dict[int, float]
+
+    def final(self) -> Float[np.ndarray, "draws examples"]:
+        """Simulated test losses at the last time."""
+        return np.stack([value[:, -1] for value in self.test.values()], 1)
+
+
+def finite_data_agreement(
+    spectrum: FeatureSpectrum, examples: Sequence[int], times: Sequence[float], *, draws: int, seed: int
+) -> FiniteData:
+    """Simulate gradient flow on finite samples and compare with the theory.
+
+    Args:
+        spectrum: Unbinned spectrum.
+        examples: Numbers of examples.
+        times: Times.
+        draws: Draws of each.
+        seed: Seeds them.
+    """
+    t = np.asarray(times, dtype=np.float64)
+    found = FiniteData(t, {}, {}, {}, {}, {})
+    for p in examples:
+        test, train = (v.numpy() for v in simulate_finite_data(spectrum, p, t.tolist(), draws=draws, seed=seed + p))
+        found.test[p], found.train[p] = test, train
+        found.theory[p], found.theory_train[p] = finite_data_loss(spectrum, p, t)
+        ratio, error = test.mean(0) / found.theory[p], test.std(0, ddof=1) / draws**0.5 / found.theory[p]
+        found.excess[p] = float((np.abs(ratio - 1) / (3 * error + 1 / p)).max())
     return found
 
 
@@ -461,7 +549,7 @@ class MergedClasses(NamedTuple):
         sizes: Training set sizes.
         losses: Test loss over the targets' variance by number of classes, ``[draws, sizes]``.
         dimension: Intrinsic dimension by two nearest neighbours.
-        spectral: Exponent of the sums of kernel eigenvalues beyond a rank.
+        spectral: Exponent of the sums of kernel eigenvalues beyond a rank, at ranks of 1/96 to 1/24 of the images.
     """
 
     sizes: list[int]
@@ -507,7 +595,8 @@ def merged_classes(
             truth = (y[test] - centre).mT
             losses[count].append(((fit.predictions - truth) ** 2).mean((-2, -1)) / (truth**2).mean())
     tail = spectrum_tail(kernel)
-    ranks = np.array(sizes[:-1])
+    # A Gram matrix of N points has no eigenvalue beyond rank N: sums beyond a rank near N fall too fast.
+    ranks = np.unique(np.geomspace(max(len(x) / 96, 1), max(len(x) / 24, 3), 5).astype(int))
     spectral = fit_power_law(ranks, tail[ranks]).exponent
     found = {count: torch.stack(rows).numpy() for count, rows in losses.items()}
     return MergedClasses(list(sizes), found, two_nn_dimension(x.numpy()), spectral)

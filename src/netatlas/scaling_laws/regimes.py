@@ -64,6 +64,22 @@ def relu_features(inputs: Float[Tensor, "*b N n"], hidden: Float[Tensor, "*b F n
     return (inputs @ hidden.mT / inputs.shape[-1] ** 0.5).relu_()
 
 
+def relu_targets(
+    points: Float[Tensor, "N n"], units: int, teachers: int, generator: torch.Generator
+) -> Float[Tensor, "N teachers"]:
+    """Values of independent random ReLU teachers, one a column.
+
+    Args:
+        points: Points.
+        units: Hidden units of each.
+        teachers: How many.
+        generator: Source of randomness.
+    """
+    drawn = [relu_teacher(units, points.shape[1], generator) for _ in range(teachers)]
+    hidden, outer = (torch.stack(part) for part in zip(*drawn))
+    return (relu_features(points, hidden) @ outer[..., None])[..., 0].mT
+
+
 def arc_cosine_network() -> Serial:
     """The network whose covariance is the kernel of :func:`relu_features` (singular like distance cubed)."""
     return serial(Dense(1), Relu(), Dense(1))
@@ -281,10 +297,14 @@ def kernel_learning_curve(
     tests: int,
     seed: int,
     units: int = 64,
+    teachers: int = 1,
     noise_dimensions: int = 0,
     noise: float = 0.0,
 ) -> Float[Tensor, "draws sizes"]:
-    r"""Test loss of kernel interpolation on growing subsets of the sphere, for one of three teachers.
+    r"""Test loss of kernel interpolation on growing subsets of the sphere, for one of three kinds of teacher.
+
+    A teacher is one more column of the triangular solve. So each draw of points can average over many of them, and the
+    scatter between teachers, by far the largest, is nearly gone.
 
     Args:
         net: The network whose tangent kernel (or covariance, for :func:`arc_cosine_network`) interpolates.
@@ -297,12 +317,14 @@ def kernel_learning_curve(
         tests: Test points.
         seed: Seeds them.
         units: Hidden units of the ReLU teacher.
+        teachers: Independent teachers of each draw, whose losses are averaged.
         noise_dimensions: Ambient dimensions into which the inputs are thickened, unseen by the teacher.
         noise: Standard deviation of the inputs there.
 
     Raises:
-        ValueError: For an unknown teacher, or as :func:`nested_kernel_regression`.
+        ValueError: For an unknown kind of teacher, no teacher, or as :func:`nested_kernel_regression`.
     """
+    require(teachers >= 1, "at least one teacher", teachers)
     require(
         teacher in ("relu", "relu nngp", "process", "smooth"),
         "a teacher out of relu, relu nngp, process, smooth",
@@ -320,23 +342,30 @@ def kernel_learning_curve(
         kernel = net.kernel(seen, get="nngp" if teacher == "relu nngp" else "ntk")
         if teacher == "process":
             jitter = 1e-12 * kernel.diagonal().mean() * torch.eye(len(seen), dtype=torch.float64)
-            white = torch.randn(len(seen), 1, generator=generator, dtype=torch.float64)
+            white = torch.randn(len(seen), teachers, generator=generator, dtype=torch.float64)
             values = torch.linalg.cholesky(kernel + jitter) @ white
         elif teacher == "smooth":
-            directions = torch.randn(2, dim + 1, generator=generator, dtype=torch.float64)
-            values = (points @ directions.mT / (dim + 1) ** 0.5).prod(1, keepdim=True)
+            directions = torch.randn(2, teachers, dim + 1, generator=generator, dtype=torch.float64)
+            values = (points @ directions.mT / (dim + 1) ** 0.5).prod(0)
         else:
-            weights = relu_teacher(units, dim + 1, generator)
-            values = (relu_features(points, weights[0]) @ weights[1])[:, None]
+            values = relu_targets(points, units, teachers, generator)
         fit = nested_kernel_regression(
             kernel[:count, :count], kernel[count:, :count], values[:count], sizes, ridge=1e-12
         )
-        found.append(((fit.predictions[:, 0] - values[count:, 0]) ** 2).mean(-1))
+        found.append(((fit.predictions - values[count:].mT) ** 2).mean((-2, -1)))
     return torch.stack(found)
 
 
 def feature_learning_curve(
-    sizes: Sequence[int], *, dim: int, samples: int, draws: int, tests: int, seed: int, units: int = 64
+    sizes: Sequence[int],
+    *,
+    dim: int,
+    samples: int,
+    draws: int,
+    tests: int,
+    seed: int,
+    units: int = 64,
+    teachers: int = 1,
 ) -> Float[Tensor, "draws sizes"]:
     r"""Test loss of regression on a growing number of random ReLU features, with far more examples than features.
 
@@ -348,21 +377,22 @@ def feature_learning_curve(
         tests: Test points.
         seed: Seeds them.
         units: Hidden units of the ReLU teacher.
+        teachers: As in :func:`kernel_learning_curve`.
 
     Raises:
-        ValueError: For fewer examples than ten times the features.
+        ValueError: For fewer examples than ten times the features, or no teacher.
     """
+    require(teachers >= 1, "at least one teacher", teachers)
     require(samples >= 10 * max(sizes), f"at least {10 * max(sizes)} examples", samples)
     generator = torch.Generator().manual_seed(seed)
     found = []
     for _ in range(draws):
         points = sphere(samples + tests, dim, generator)
-        weights = relu_teacher(units, dim + 1, generator)
-        values = (relu_features(points, weights[0]) @ weights[1])[:, None]
+        values = relu_targets(points, units, teachers, generator)
         hidden = torch.randn(max(sizes), dim + 1, generator=generator, dtype=torch.float64)
         phi = relu_features(points, hidden)
         fit = nested_feature_regression(phi[:samples], phi[samples:], values[:samples], sizes, ridge=1e-13)
-        found.append(((fit.predictions[:, 0] - values[samples:, 0]) ** 2).mean(-1))
+        found.append(((fit.predictions - values[samples:].mT) ** 2).mean((-2, -1)))
     return torch.stack(found)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import torch
@@ -297,12 +298,17 @@ class TrainedRouting(NamedTuple):
     """What training reached.
 
     Attributes:
-        loss: Expected cross-entropy on held-out contexts in nats a token, best learning rate of each seed, ``[seeds]``.
+        loss: Expected cross-entropy on held-out contexts in nats a token, ``[seeds]``.
         largest_load: Largest share of tokens that one expert received in use, mean over seeds.
+        rate: The learning rate chosen.
     """
 
     loss: Float[Tensor, " seeds"]
     largest_load: float
+    rate: float
+
+
+RATES = (0.01, 0.03, 0.1, 0.3)
 
 
 def training_texts(
@@ -328,11 +334,11 @@ def train_routed(
     seeds: Sequence[int],
     steps: int,
     batch: int,
-    rates: Sequence[float] = (3e-3, 1e-2),
+    rates: Sequence[float] = RATES,
     tests: int = 2048,
     texts: Int[Tensor, "length seeds batch"] | None = None,
 ) -> TrainedRouting:
-    """Train a model on fresh text, every seed with every learning rate at once; keep each seed's best rate.
+    """Train a model on fresh text: all learning rates at once with the first seed, then the other seeds with the best.
 
     The rate is chosen on one held-out text and the loss reported on another. Both take the grammar's exact
     distribution of the next token instead of a drawn one.
@@ -356,26 +362,45 @@ def train_routed(
         texts = training_texts(grammar, seeds=seeds, steps=steps, batch=batch)
     wanted = (steps + 2, len(seeds), batch)
     require(tuple(texts.shape) == wanted, f"texts of shape {wanted}", tuple(texts.shape))
-    text = texts.repeat_interleave(len(rates), dim=1)
-    params = model.init([s for s in seeds for _ in rates])
+    pilot = texts[:, :1].expand(-1, len(rates), -1).contiguous()
+    tried, load = _train(model, grammar, pilot, [seeds[0]] * len(rates), torch.tensor(list(rates)), tests)
+    best = int(tried[:, 0].argmin())
+    loss, loads = tried[best : best + 1, 1], load[best : best + 1]
+    if len(seeds) > 1:
+        same = torch.full((len(seeds) - 1,), rates[best])
+        others, more = _train(model, grammar, texts[:, 1:].contiguous(), seeds[1:], same, tests)
+        loss, loads = torch.cat([loss, others[:, 1]]), torch.cat([loads, more])
+    return TrainedRouting(loss, float(loads.mean()), rates[best])
+
+
+@lru_cache(maxsize=2)
+def _held_out(grammar: Grammar, tests: int) -> tuple[Int[Tensor, "2 T"], Float[Tensor, "T V"]]:
+    """Contexts for choosing and for reporting, ``tests`` of each, and the exact distribution of what follows."""
+    held = grammar.sample(2 * tests, 2, torch.Generator().manual_seed(99))
+    return held, grammar.log_probability(held[0], held[1]).exp()
+
+
+def _train(
+    model: RoutedModel, grammar: Grammar, text: Tensor, seeds: Sequence[int], rates: Tensor, tests: int
+) -> tuple[Float[Tensor, "M 2"], Float[Tensor, " M"]]:
+    """Losses of stacked members on both held-out texts, and the largest share of tokens that one expert receives."""
     params, _ = minimize(
         lambda p, step, generator: model.loss(p, text[step], text[step + 1], text[step + 2], generator),
-        params,
-        steps=steps,
-        lr=torch.tensor([r for _ in seeds for r in rates]),
+        model.init(seeds),
+        steps=len(text) - 2,
+        lr=rates,
         schedule="cosine",
         seed=seeds[0],
     )
-    held = grammar.sample(2 * tests, 2, torch.Generator().manual_seed(99))
-    truth = grammar.log_probability(held[0], held[1]).exp()
-    members = (len(seeds) * len(rates), -1)
+    held, truth = _held_out(grammar, tests)
     with torch.no_grad():
-        contexts = held[0].expand(*members), held[1].expand(*members)
+        contexts = held[0].expand(len(seeds), -1), held[1].expand(len(seeds), -1)
         log, routing = model.outputs(params, *contexts, generator=torch.Generator().manual_seed(1), train=False)
-    nll = -(truth * log).sum(-1).double().view(len(seeds), len(rates), 2, tests).mean(-1)
-    best = nll[..., 0].argmin(1)
-    load = F.one_hot(routing.expert, model.experts).double().mean(1).amax(-1).mean() if model.router != "soft" else 1.0
-    return TrainedRouting(nll[torch.arange(len(seeds)), best, 1], float(load))
+    # A rate that diverged is no candidate.
+    nll = torch.nan_to_num(-(truth * log).sum(-1).double(), nan=torch.inf).view(len(seeds), 2, tests).mean(-1)
+    if model.router == "soft":
+        return nll, torch.ones(len(seeds), dtype=torch.float64)
+    return nll, F.one_hot(routing.expert, model.experts).double().mean(1).amax(-1)
 
 
 def entropy_floor(grammar: Grammar, tests: int = 2048) -> float:

@@ -15,6 +15,7 @@ from netatlas.scaling_laws.mixtures import (
     MixtureTransport,
     PerformanceFit,
     fit_performance,
+    gaussian_label_distance,
     labelled_cost,
     log_linear_projection,
     mixture_grid,
@@ -218,8 +219,9 @@ class SelectionRun:
         error: Mean absolute error on the held-out mixtures by predictor, at the larger disclosed size.
         projected_error: The same at the target size, by projection.
         design: The design that each predictor chose.
-        selected: Accuracy at the target size of the mixtures chosen by gradient ascent (``"transport"``), by the
-            proportions' predictor on the grid (``"proportions"``), of the ``"uniform"`` one and of the ``"best"`` one.
+        selected: Accuracy at the target size, in repetitions of their own, of the mixtures chosen by gradient ascent
+            (``"transport"``), by the same predictor's largest value on the grid, by the proportions' predictor on the
+            grid (``"proportions"``), of the ``"uniform"`` one and of the ``"best"`` one of the grid.
         mixture: The mixture that gradient ascent chose.
     """
 
@@ -276,6 +278,43 @@ def source_distances(
     return SourceDistances(cost, source, share * float(cost.mean()))
 
 
+def label_distribution_distances(
+    sources: Sources, *, kept: int, validation: int, disclosed: int, components: int = 20, share: float = 0.05
+) -> SourceDistances:
+    r"""Costs whose label term compares what labels *look like*: Wasserstein distances between Gaussians of each label.
+
+    A label of a source is the Gaussian of that source's points that carry it, in the leading principal components of
+    the validation points. Both terms of the cost have the weight 1.
+
+    Args:
+        sources: The sources.
+        kept: Points kept of each source.
+        validation: Validation points kept.
+        disclosed: Points of each source from which the Gaussians are made.
+        components: Principal components.
+        share: Regularization as a share of the mean cost.
+
+    Source:
+        kang2023projektor, section 3: the distance of Alvarez-Melis and Fusi (arXiv 2002.02923).
+    """
+    centre = sources.validation.mean(0)
+    basis = np.linalg.svd(sources.validation - centre, full_matrices=False)[2][:components].T
+    clean = (sources.validation - centre) @ basis
+    tables = [
+        gaussian_label_distance((p[:disclosed] - centre) @ basis, y[:disclosed], clean, sources.validation_labels, 10)
+        for p, y in zip(sources.points, sources.labels)
+    ]
+    cost = labelled_cost(
+        np.concatenate([p[:kept] for p in sources.points]),
+        np.concatenate([y[:kept] + 10 * s for s, y in enumerate(sources.labels)]),
+        sources.validation[:validation],
+        sources.validation_labels[:validation],
+        label_weight=1.0,
+        label_distance=np.concatenate(tables),
+    )
+    return SourceDistances(cost, np.repeat(np.arange(len(tables)), kept), share * float(cost.mean()))
+
+
 def selection_run(
     sources: Sources,
     *,
@@ -301,20 +340,23 @@ def selection_run(
     distances = source_distances(sources, kept=kept, validation=validation)
     transport = distances.solve(grid).cost
     no_labels = source_distances(sources, kept=kept, validation=validation, label_weight=0.0).solve(grid).cost
+    by_looks = label_distribution_distances(sources, kept=kept, validation=validation, disclosed=sizes[1])
+    looks = by_looks.solve(grid).cost
     shuffled = np.random.default_rng(seed).permutation(transport)
 
     ridge = tune_learner(sources, sizes[1], seed=seed)
 
-    def accuracies(mixtures: np.ndarray, size: int) -> np.ndarray:
+    def accuracies(mixtures: np.ndarray, size: int, first: int = 0) -> np.ndarray:
         counts = mixture_counts(mixtures, size)
-        return np.mean(
-            [mixture_accuracies(sources, counts, seed=1000 * seed + r, ridge=ridge) for r in range(repetitions)], axis=0
-        )
+        seeds = range(1000 * seed + first, 1000 * seed + first + repetitions)
+        return np.mean([mixture_accuracies(sources, counts, seed=r, ridge=ridge) for r in seeds], axis=0)
 
     accuracy = {size: accuracies(grid, size) for size in sizes}
     disclosed, held = (accuracy[sizes[0]], accuracy[sizes[1]]), grid[:, 1] >= 0.45
     arms = {
         "transport": (BY_TRANSPORT, transport),
+        "transport alone": (("transport",), transport),
+        "label distributions": (BY_TRANSPORT, looks),
         "proportions": (PROPORTIONS_ONLY, transport),
         "shuffled transport": (BY_TRANSPORT, shuffled),
         "without labels": (BY_TRANSPORT, no_labels),
@@ -329,15 +371,21 @@ def selection_run(
         guess = log_linear_projection(small, large, sizes[:2], sizes[2])
         projected[name] = float(np.abs(guess - accuracy[sizes[2]])[held].mean())
     chosen = ascend(fits["transport"], distances, sizes)
-    by_proportions = grid[
-        np.argmax(
-            log_linear_projection(*(f.predict(grid, transport) for f in fits["proportions"]), sizes[:2], sizes[2])
-        )
-    ]
-    uniform = np.full(grid.shape[1], 1 / grid.shape[1])
-    got = accuracies(np.stack([chosen, by_proportions, uniform]), sizes[2])
-    selected = dict(zip(("transport", "proportions", "uniform"), got.tolist()))
-    selected["best"] = float(accuracy[sizes[2]].max())
+
+    def best_predicted(name: str) -> np.ndarray:
+        small, large = (f.predict(grid, transport) for f in fits[name])
+        return grid[np.argmax(log_linear_projection(small, large, sizes[:2], sizes[2]))]
+
+    wanted = {
+        "transport": chosen,
+        "transport, best of the grid": best_predicted("transport"),
+        "proportions": best_predicted("proportions"),
+        "uniform": np.full(grid.shape[1], 1 / grid.shape[1]),
+        "best": grid[accuracy[sizes[2]].argmax()],
+    }
+    # Fresh repetitions: the best of many noisy figures would look better than it is.
+    again = accuracies(np.stack(list(wanted.values())), sizes[2], first=500)
+    selected = dict(zip(wanted, again.tolist()))
     designs = {name: fit.large.design for name, fit in fits.items()}
     return SelectionRun(grid, transport, accuracy, error, projected, designs, selected, chosen)
 
