@@ -1,7 +1,6 @@
 r"""Dual activations: what an activation does to the covariance of two jointly Gaussian pre-activations.
 
-For :math:`(u, v) \sim \mathcal N\bigl(0, \left(\begin{smallmatrix} q_1 & k \\ k & q_2 \end{smallmatrix}\right)\bigr)` an
-activation
+For :math:`(u, v) \sim \mathcal N(0, \Sigma)` with variances :math:`q_1, q_2` and covariance :math:`k` an activation
 :math:`\phi` has the dual :math:`\mathbb E\,\phi(u)\phi(v)` and the derivative's dual
 :math:`\mathbb E\,\phi'(u)\phi'(v)`. They are all that the infinite-width kernels need to know of :math:`\phi`.
 """
