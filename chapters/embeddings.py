@@ -497,18 +497,27 @@ travel = {
 }
 
 # %%
+measured = (
+    {f"hub design, {k}": hub[k] for k in hub}
+    | {f"homophilous, {k}": same[k] for k in same}
+    | {f"{k}, correlation over distances": agreement[k] for k in agreement if "+" not in k}
+    | {"probe in its graph": moved["in the first graph"], "probe transferred": moved["transferred"]}
+)
+control = {
+    "counted PMI, wrong distance": agreement["counted at distance + 1"],
+    "permuted features": moved["permuted features"],
+}
+
+# %%
+holds = {**theory, **design, **travel}
+
+# %%
 lab.claim(
     "rozemberczki2019musae",
     "Skip-gram on node-feature pairs factorises a PMI matrix, and keeping distances apart preserves what pooling blurs",
-    measured={f"hub design, {k}": hub[k] for k in hub}
-    | {f"homophilous, {k}": same[k] for k in same}
-    | {f"{k}, correlation over distances": agreement[k] for k in agreement if "+" not in k}
-    | {"probe in its graph": moved["in the first graph"], "probe transferred": moved["transferred"]},
-    control={
-        "counted PMI, wrong distance": agreement["counted at distance + 1"],
-        "permuted features": moved["permuted features"],
-    },
-    holds={**theory, **design, **travel},
+    measured=measured,
+    control=control,
+    holds=holds,
     scaled="planted graphs of up to 2880 nodes and 40 features instead of web and social graphs; two short walks a node; "
     "the theorem is tested with a rate that decays to zero, not with the usual final rate",
     reason=f"the gap by factors is {gap['MUSAE, factors'].mean:+.3f} on the hub design and {level['MUSAE, factors'].mean:+.3f} on "
@@ -666,27 +675,34 @@ scheduling = {
 }
 
 # %%
+measured = {
+    "L2 error over its closed form": l2_ratio,
+    "L1 error over its closed form": l1_ratio,
+    "rounds over closed form": list(agree.values()),
+    "z-score of the estimate": bias,
+    "rounds, every node small, eta = 1, 2, 4": rounds,
+    "rounds, batches": plans["sequential"].rounds,
+    "rounds, pipelines of growing width": pipelined,
+    "walks in flight over the cap, pipelines": [float(p.live.max() / cap) for p in starts],
+    "L2 error after big moves over its closed form": jumps.error,
+    "jumps per step, eta = 4, with large nodes": mixed.ratio,
+    "nanoseconds a draw, alias": lab.volatile(nanoseconds["alias"]),
+}
+control = {
+    "squared error, 5 shared pieces per node": [pools.iloc[0]],
+    "nanoseconds a draw, binary search": lab.volatile(nanoseconds["binary"]),
+}
+
+# %%
+holds = {**sampling, **jumping, **scheduling}
+
+# %%
 lab.claim(
     "lin2019fullppr",
     "Monte Carlo personalised PageRank of all sources is as accurate as predicted, big moves and pipelines make its rounds few, and alias tables its draws cheap",
-    measured={
-        "L2 error over its closed form": l2_ratio,
-        "L1 error over its closed form": l1_ratio,
-        "rounds over closed form": list(agree.values()),
-        "z-score of the estimate": bias,
-        "rounds, every node small, eta = 1, 2, 4": rounds,
-        "rounds, batches": plans["sequential"].rounds,
-        "rounds, pipelines of growing width": pipelined,
-        "walks in flight over the cap, pipelines": [float(p.live.max() / cap) for p in starts],
-        "L2 error after big moves over its closed form": jumps.error,
-        "jumps per step, eta = 4, with large nodes": mixed.ratio,
-        "nanoseconds a draw, alias": lab.volatile(nanoseconds["alias"]),
-    },
-    control={
-        "squared error, 5 shared pieces per node": [pools.iloc[0]],
-        "nanoseconds a draw, binary search": lab.volatile(nanoseconds["binary"]),
-    },
-    holds={**sampling, **jumping, **scheduling},
+    measured=measured,
+    control=control,
+    holds=holds,
     scaled="one machine, two processes and 2000 nodes instead of a cluster and billions of edges; wall time of the pipeline is shown, not decided",
     reason=f"rounds are {agree['sequential']:.2f} and {agree['filled']:.2f} of their closed forms, big moves change the error by up to "
     f"{np.abs(jumps.error - 1).max():.1%}, and the estimate is {bias:+.1f} standard errors from its mean",
@@ -787,32 +803,41 @@ sixth = community_gap.sort_values(ascending=False).iloc[5]
 off_chance = (svd.role - role_chance).abs().max()
 leak = (cf.community.drop("Laplacian pinv") - community_chance).abs().max()
 over_degree = (cf.role - degree.mean()).sort_values(ascending=False)
+
+# %%
+measured = {
+    "role, CF - SVD, 7 proximities": role_gap,
+    "community, SVD - CF, 7 proximities": community_gap,
+    "role by CF, 7 proximities": cf.role,
+    "log filter, gain for positions": gain,
+    "rotation, largest error": worst,
+}
+control = {
+    "role by SVD": svd.role,
+    "community by CF": cf.community,
+    "role by degree": degree,
+    "rotation, SVD rows": still,
+}
+
+# %%
+holds = {
+    "for every proximity, roles: CF above SVD by .2": lab.exceeds(role_gap.min(), 0.2),
+    "for every proximity, communities: SVD above CF by .1": lab.exceeds(community_gap.min(), 0.1),
+    "six of seven by .5": lab.exceeds(sixth, 0.5),
+    "roles by SVD within .1 of chance": lab.below(off_chance, 0.1),
+    "communities by CF within .15 of chance, pseudo-inverse apart": lab.below(leak, 0.15),
+    "five of seven CF above degree alone by .05": lab.exceeds(over_degree.iloc[4], 0.05),
+    "rotation exact for M and CF": lab.below(worst, 1e-8),
+    "and not for SVD": lab.exceeds(still, 1e-8),
+}
+
+# %%
 lab.claim(
     "zhu2021phusion",
     "With one and the same proximity, a factorisation gives positions and the distribution of entries gives roles",
-    measured={
-        "role, CF - SVD, 7 proximities": role_gap,
-        "community, SVD - CF, 7 proximities": community_gap,
-        "role by CF, 7 proximities": cf.role,
-        "log filter, gain for positions": gain,
-        "rotation, largest error": worst,
-    },
-    control={
-        "role by SVD": svd.role,
-        "community by CF": cf.community,
-        "role by degree": degree,
-        "rotation, SVD rows": still,
-    },
-    holds={
-        "for every proximity, roles: CF above SVD by .2": lab.exceeds(role_gap.min(), 0.2),
-        "for every proximity, communities: SVD above CF by .1": lab.exceeds(community_gap.min(), 0.1),
-        "six of seven by .5": lab.exceeds(sixth, 0.5),
-        "roles by SVD within .1 of chance": lab.below(off_chance, 0.1),
-        "communities by CF within .15 of chance, pseudo-inverse apart": lab.below(leak, 0.15),
-        "five of seven CF above degree alone by .05": lab.exceeds(over_degree.iloc[4], 0.05),
-        "rotation exact for M and CF": lab.below(worst, 1e-8),
-        "and not for SVD": lab.exceeds(still, 1e-8),
-    },
+    measured=measured,
+    control=control,
+    holds=holds,
     scaled=f"planted graph of {graphs[0].num_nodes} nodes instead of the paper's real graphs; nodes only, no whole graphs",
     reason=f"over the proximities the least gap is {role_gap.min():+.2f} for roles and {community_gap.min():+.2f} for communities; "
     f"roles by SVD are up to {off_chance:.2f} from chance, communities by CF {leak:.2f}",
@@ -916,40 +941,49 @@ lab.table(
 )
 
 # %%
+measured = {
+    "role, psi": psi,
+    "NMI, gamma": gamma,
+    "gamma over r Theta": added,
+    "communities, linear probe inside, gamma": arms["probe gamma"],
+    "patterns on K7": seen_patterns,
+    "chi-square p": fit_p,
+}
+
+# %%
+control = {
+    "role, DeepWalk inside": arms["role DeepWalk"],
+    "role, degree": arms["role degree"],
+    "communities, linear probe inside, r Theta": arms["probe r Theta"],
+    "role, CF": arms["role CF"],
+    "role, statistics": arms["role statistics"],
+    "role, shuffled labels": arms["role shuffled"],
+    "NMI, DeepWalk": arms["nmi DeepWalk"],
+    "NMI, psi": arms["nmi psi"],
+    "NMI, r Theta": arms["nmi r Theta"],
+    "NMI, sqrt(r)": arms["nmi sqrt(r)"],
+    "p, equal frequencies": equal_p,
+}
+
+# %%
+holds = {
+    "psi above DeepWalk by .2 and gamma within .1 of DeepWalk": lab.exceeds(psi.mean(), mean["role DeepWalk"] + 0.2)
+    & lab.exceeds(gamma.mean(), mean["nmi DeepWalk"] - 0.1),
+    "psi above degree alone by .1": lab.exceeds(psi.mean(), mean["role degree"] + 0.1),
+    "psi at most .05 below CF": lab.exceeds(psi.mean(), mean["role CF"] - 0.05),
+    "gamma's NMI above psi's by .2": lab.exceeds(gamma.mean(), mean["nmi psi"] + 0.2),
+    "gamma above r Theta by 2 standard errors": lab.exceeds(added.mean(), 2 * stderr(added)),
+    "shuffled roles within .1 of chance": lab.below(abs(arms["role shuffled"].mean() - role_chance), 0.1),
+    "patterns follow their law": lab.exceeds(fit_p, 1e-3),
+}
+
+# %%
 lab.claim(
     "qin2024irwe",
     "One attribute-free model of walks gives roles and communities on unseen graphs, because walk statistics are sufficient",
-    measured={
-        "role, psi": psi,
-        "NMI, gamma": gamma,
-        "gamma over r Theta": added,
-        "communities, linear probe inside, gamma": arms["probe gamma"],
-        "patterns on K7": seen_patterns,
-        "chi-square p": fit_p,
-    },
-    control={
-        "role, DeepWalk inside": arms["role DeepWalk"],
-        "role, degree": arms["role degree"],
-        "communities, linear probe inside, r Theta": arms["probe r Theta"],
-        "role, CF": arms["role CF"],
-        "role, statistics": arms["role statistics"],
-        "role, shuffled labels": arms["role shuffled"],
-        "NMI, DeepWalk": arms["nmi DeepWalk"],
-        "NMI, psi": arms["nmi psi"],
-        "NMI, r Theta": arms["nmi r Theta"],
-        "NMI, sqrt(r)": arms["nmi sqrt(r)"],
-        "p, equal frequencies": equal_p,
-    },
-    holds={
-        "psi above DeepWalk by .2 and gamma within .1 of DeepWalk": lab.exceeds(psi.mean(), mean["role DeepWalk"] + 0.2)
-        & lab.exceeds(gamma.mean(), mean["nmi DeepWalk"] - 0.1),
-        "psi above degree alone by .1": lab.exceeds(psi.mean(), mean["role degree"] + 0.1),
-        "psi at most .05 below CF": lab.exceeds(psi.mean(), mean["role CF"] - 0.05),
-        "gamma's NMI above psi's by .2": lab.exceeds(gamma.mean(), mean["nmi psi"] + 0.2),
-        "gamma above r Theta by 2 standard errors": lab.exceeds(added.mean(), 2 * stderr(added)),
-        "shuffled roles within .1 of chance": lab.below(abs(arms["role shuffled"].mean() - role_chance), 0.1),
-        "patterns follow their law": lab.exceeds(fit_p, 1e-3),
-    },
+    measured=measured,
+    control=control,
+    holds=holds,
     scaled=f"{len(pairs)} pairs of planted graphs, {first[0].num_nodes} nodes, {len(model.history)} steps of Adam, one encoder layer",
     reason=f"on the first pair psi has {brief['role psi']:.2f} after {len(short.history)} steps and {psi[0]:.2f} after {len(model.history)}, "
     f"gamma {brief['nmi gamma']:.2f} and {gamma[0]:.2f}: what psi misses may be our budget. With the same walks, the untrained statistics reach "
@@ -1043,34 +1077,43 @@ ahead = test["planted"]["orbit PMI"] - test["planted"]["walk PMI"]
 plain = test["block model"]["orbit PMI"] - test["block model"]["walk PMI"]
 nothing = test["null"]["orbit PMI"] - test["null"]["walk PMI"]
 null_best = test["null"].mean().max()
+
+# %%
+measured = {
+    "planted, orbits - walks": ahead,
+    "block model, orbits - walks": plain,
+    "largest deviation": largest,
+    "rank of orbit adjacencies": rank,
+    "pair kinds by orbits, first graph": signatures[0, 1],
+    "pair kinds by orbits, all graphs": signatures[:, 1],
+}
+control = {
+    "rank of three powers": walk_rank,
+    "pair kinds by walks": signatures[:, 0],
+    "null, orbits - walks": nothing,
+    "null, best arm": null_best,
+}
+
+# %%
+holds = {
+    "planted: orbits above walks by .05": lab.exceeds(ahead.mean(), 0.05),
+    "block model: not below by 2 standard errors": lab.exceeds(plain.mean(), -2 * stderr(plain)),
+    "null: not below by 2 standard errors": lab.exceeds(nothing.mean(), -2 * stderr(nothing)),
+    "counts and identities exact": lab.within(largest, 0, 0),
+    "rank 20": lab.within(rank, 20, 20),
+    "rank 3": lab.within(walk_rank, 3, 3),
+    "strongly regular: walks see two kinds": lab.within(signatures[:, 0].max(), 2, 2),
+    "and orbits more, on the first graph": lab.exceeds(signatures[0, 1], signatures[0, 0]),
+    "null: no arm above .55": lab.below(null_best, 0.55),
+}
+
+# %%
 lab.claim(
     "windels2024graphlets",
     "Walks see a few sums of the orbit adjacencies; the others part pairs that no walk can, and show labels that factors of walk PMI miss",
-    measured={
-        "planted, orbits - walks": ahead,
-        "block model, orbits - walks": plain,
-        "largest deviation": largest,
-        "rank of orbit adjacencies": rank,
-        "pair kinds by orbits, first graph": signatures[0, 1],
-        "pair kinds by orbits, all graphs": signatures[:, 1],
-    },
-    control={
-        "rank of three powers": walk_rank,
-        "pair kinds by walks": signatures[:, 0],
-        "null, orbits - walks": nothing,
-        "null, best arm": null_best,
-    },
-    holds={
-        "planted: orbits above walks by .05": lab.exceeds(ahead.mean(), 0.05),
-        "block model: not below by 2 standard errors": lab.exceeds(plain.mean(), -2 * stderr(plain)),
-        "null: not below by 2 standard errors": lab.exceeds(nothing.mean(), -2 * stderr(nothing)),
-        "counts and identities exact": lab.within(largest, 0, 0),
-        "rank 20": lab.within(rank, 20, 20),
-        "rank 3": lab.within(walk_rank, 3, 3),
-        "strongly regular: walks see two kinds": lab.within(signatures[:, 0].max(), 2, 2),
-        "and orbits more, on the first graph": lab.exceeds(signatures[0, 1], signatures[0, 0]),
-        "null: no arm above .55": lab.below(null_best, 0.55),
-    },
+    measured=measured,
+    control=control,
+    holds=holds,
     data=kind,
     scaled=f"planted graphs of {worlds['planted'][0].num_nodes} nodes instead of six real networks",
     reason=f"orbits minus walks is {ahead.mean():+.3f} on planted graphs, {plain.mean():+.3f} on the block model and "

@@ -240,36 +240,45 @@ lab.table(
 gain, lost = fused - plain, parents - plain
 copies = ["permuted copy transported back, weights", "permuted copy transported back, activations"]
 undone = max(checks[f"OT: {case}"] for case in [*copies, "doubled neurons, corrected maps"])
+
+# %%
+measured = {
+    "parents": parents,
+    "plain average": plain,
+    "OT fusion": fused,
+    "ensemble (twice the cost)": together,
+    "skill transfer: better parent": better,
+    "skill transfer: plain average, share chosen": unlike.test["plain average"],
+    "skill transfer: OT fusion, share chosen": unlike.test[transfer],
+    "largest change of a logit by moving A's neurons": gap,
+    "exact cases: largest error of a weight": undone,
+}
+control = {
+    f"random order, mean of {orders} orders": mixed,
+    "skill transfer: random order, share chosen": unlike.test["random order"],
+}
+
+# %%
+holds = {
+    "OT fusion beats plain averaging by two standard errors": lab.exceeds(gain.mean(), 2 * stderr(gain)),
+    "it restores more than half of what plain averaging loses": lab.exceeds(gain.mean(), lost.mean() / 2),
+    "a random order gains less than half as much": lab.below((mixed - plain).mean(), gain.mean() / 2),
+    "skill transfer: OT beats plain averaging by two standard errors": lab.exceeds(skill.mean(), 2 * stderr(skill)),
+    "skill transfer: OT beats the better parent by two standard errors": lab.exceeds(
+        surplus.mean(), 2 * stderr(surplus)
+    ),
+    "the transported network is the same function": lab.below(gap, 1e-4),
+    "a permuted copy and doubled neurons are undone exactly": lab.below(undone, 1e-6),
+}
+
+# %%
 lab.claim(
     "singh2020otfusion",
     "Aligning neurons by optimal transport before averaging keeps accuracy that plain averaging loses, "
     "and transfers a skill between unlike networks",
-    measured={
-        "parents": parents,
-        "plain average": plain,
-        "OT fusion": fused,
-        "ensemble (twice the cost)": together,
-        "skill transfer: better parent": better,
-        "skill transfer: plain average, share chosen": unlike.test["plain average"],
-        "skill transfer: OT fusion, share chosen": unlike.test[transfer],
-        "largest change of a logit by moving A's neurons": gap,
-        "exact cases: largest error of a weight": undone,
-    },
-    control={
-        f"random order, mean of {orders} orders": mixed,
-        "skill transfer: random order, share chosen": unlike.test["random order"],
-    },
-    holds={
-        "OT fusion beats plain averaging by two standard errors": lab.exceeds(gain.mean(), 2 * stderr(gain)),
-        "it restores more than half of what plain averaging loses": lab.exceeds(gain.mean(), lost.mean() / 2),
-        "a random order gains less than half as much": lab.below((mixed - plain).mean(), gain.mean() / 2),
-        "skill transfer: OT beats plain averaging by two standard errors": lab.exceeds(skill.mean(), 2 * stderr(skill)),
-        "skill transfer: OT beats the better parent by two standard errors": lab.exceeds(
-            surplus.mean(), 2 * stderr(surplus)
-        ),
-        "the transported network is the same function": lab.below(gap, 1e-4),
-        "a permuted copy and doubled neurons are undone exactly": lab.below(undone, 1e-6),
-    },
+    measured=measured,
+    control=control,
+    holds=holds,
     scaled=lab.pick(
         ci="three-layer MLP on MNIST, 3 epochs, instead of VGG11 and ResNet18 on CIFAR-10",
         gpu="VGG-like network of half the width, 40 epochs on JPEG-compressed CIFAR-10",
@@ -418,27 +427,38 @@ nothing = turned.test["shuffled Fisher"] - turned.test["isotropic"]
 logistic = checks["Fisher: logistic regression, closed form"]
 summed, normalised = (checks[f"Fisher: merged least squares, {word} Fishers"] for word in ("summed", "normalised"))
 arms = ["mean parent", "isotropic", "Fisher", "one sampled label", "empirical Fisher", "ensemble"]
+
+# %%
+measured = (
+    {arm: settings["opposite shifts"][arm] for arm in arms}
+    | {f"disjoint classes: {arm}": split.test[arm] for arm in ("isotropic", "Fisher")}
+    | {f"five copies, same task: {arm}": same[arm] for arm in ("isotropic", "Fisher")}
+)
+control = {
+    "shuffled Fisher": turned.test["shuffled Fisher"],
+    "exact case: logistic regression (error)": logistic,
+    "exact case: least squares with summed Fishers (error)": summed,
+    "least squares with normalised Fishers (error)": normalised,
+}
+
+# %%
+holds = {
+    "Fisher beats the plain average by two standard errors": lab.exceeds(gain.mean(), 2 * stderr(gain)),
+    "it does so on at least four of five seeds": lab.exceeds((gain > 0).sum(), 3),
+    "shuffled Fisher entries gain less than half as much": lab.below(nothing.mean(), gain.mean() / 2),
+    "summed Fishers merge least squares exactly": lab.below(summed, 1e-10),
+    "and normalised ones do not": lab.exceeds(normalised, 1e-6),
+    "the Fisher of logistic regression is the closed form": lab.below(logistic, 1e-6),
+}
+
+# %%
 lab.claim(
     "matena2021fisher",
     "Weighting each parameter by its Fisher information makes the average of networks with a common initialisation "
     "better than the plain average",
-    measured={arm: settings["opposite shifts"][arm] for arm in arms}
-    | {f"disjoint classes: {arm}": split.test[arm] for arm in ("isotropic", "Fisher")}
-    | {f"five copies, same task: {arm}": same[arm] for arm in ("isotropic", "Fisher")},
-    control={
-        "shuffled Fisher": turned.test["shuffled Fisher"],
-        "exact case: logistic regression (error)": logistic,
-        "exact case: least squares with summed Fishers (error)": summed,
-        "least squares with normalised Fishers (error)": normalised,
-    },
-    holds={
-        "Fisher beats the plain average by two standard errors": lab.exceeds(gain.mean(), 2 * stderr(gain)),
-        "it does so on at least four of five seeds": lab.exceeds((gain > 0).sum(), 3),
-        "shuffled Fisher entries gain less than half as much": lab.below(nothing.mean(), gain.mean() / 2),
-        "summed Fishers merge least squares exactly": lab.below(summed, 1e-10),
-        "and normalised ones do not": lab.exceeds(normalised, 1e-6),
-        "the Fisher of logistic regression is the closed form": lab.below(logistic, 1e-6),
-    },
+    measured=measured,
+    control=control,
+    holds=holds,
     scaled=lab.pick(
         ci="three-layer MLPs on rotated MNIST instead of fine-tuned BERT, RoBERTa and vision transformers",
         gpu="a small VGG-like network on corrupted CIFAR-10 (JPEG) instead of BERT, RoBERTa and vision transformers",
@@ -688,48 +708,45 @@ effects = (
 )
 
 # %%
-lab.claim(
-    "pan2023snnet",
-    "One network stitched from a family of anchors interpolates between their accuracies over their cost, on par with "
-    "individually trained networks, and least-squares initialisation matters",
-    measured={
-        "anchors before": original.mean(0),
-        "anchors after joint training": accuracy[:3].mean(0),
-        "stitches, least squares": accuracy[stitches].mean(0),
-        f"stitches, least squares, {first_images}": accuracy_solved[stitches].mean(0),
-        f"stitches, least squares, untrained, {first_images}": raw,
-        "matched stitches": accuracy[matched].mean(0),
-        "individually trained": individual.mean(0),
-        "lowest stitch minus its smaller anchor": floor,
-        "lowest Spearman correlation within a pair": min(correlations),
-    }
-    | effects,
-    control={
-        f"stitches, random initialisation, same training, {first_images}": accuracy_drawn[stitches].mean(0),
-        f"stitches, random, untrained, {first_images}": raw_drawn,
-        f"stitches, least squares on shuffled samples, untrained, {first_images}": raw_shuffled,
-        "lowest stitch minus its smaller anchor, random initialisation": floor_drawn,
-        "lowest Spearman correlation within a pair, random initialisation": min(correlations_drawn),
-        "an anchor stitched to itself (largest error of a logit)": self_stitched,
-    },
-    holds={
-        "no stitch falls .01 below the smaller anchor, and accuracy rises with cost within each pair": (
-            lab.exceeds(floor, -0.01) & lab.exceeds(min(correlations), 0.43)
-        ),
-        "matched stitches are within .01 of individually trained networks": lab.exceeds(parity.mean(), -0.01),
-        "least squares beats random initialisation by two standard errors": lab.exceeds(
-            solved_gain.mean(), 2 * stderr(solved_gain)
-        ),
-        "anchors lose less than .01": lab.below(anchor_loss, 0.01),
-        "least squares on shuffled samples is near chance": lab.below(raw_shuffled.mean(), 0.2),
-        "an anchor stitched to itself is the identity": lab.below(self_stitched, 1e-3),
-    },
-    scaled=lab.pick(
-        ci="residual MLPs on noisy MNIST, 3 epochs of joint training, no teacher, instead of DeiT on ImageNet for 50",
-        gpu="small vision transformers on CIFAR-10 (JPEG), the largest anchor as teacher, instead of DeiT on ImageNet",
+measured = {
+    "anchors before": original.mean(0),
+    "anchors after joint training": accuracy[:3].mean(0),
+    "stitches, least squares": accuracy[stitches].mean(0),
+    f"stitches, least squares, {first_images}": accuracy_solved[stitches].mean(0),
+    f"stitches, least squares, untrained, {first_images}": raw,
+    "matched stitches": accuracy[matched].mean(0),
+    "individually trained": individual.mean(0),
+    "lowest stitch minus its smaller anchor": floor,
+    "lowest Spearman correlation within a pair": min(correlations),
+} | effects
+
+# %%
+control = {
+    f"stitches, random initialisation, same training, {first_images}": accuracy_drawn[stitches].mean(0),
+    f"stitches, random, untrained, {first_images}": raw_drawn,
+    f"stitches, least squares on shuffled samples, untrained, {first_images}": raw_shuffled,
+    "lowest stitch minus its smaller anchor, random initialisation": floor_drawn,
+    "lowest Spearman correlation within a pair, random initialisation": min(correlations_drawn),
+    "an anchor stitched to itself (largest error of a logit)": self_stitched,
+}
+
+# %%
+holds = {
+    "no stitch falls .01 below the smaller anchor, and accuracy rises with cost within each pair": (
+        lab.exceeds(floor, -0.01) & lab.exceeds(min(correlations), 0.43)
     ),
-    data=data.kind(name),
-    reason="Rank correlations of accuracy with cost within the pairs are "
+    "matched stitches are within .01 of individually trained networks": lab.exceeds(parity.mean(), -0.01),
+    "least squares beats random initialisation by two standard errors": lab.exceeds(
+        solved_gain.mean(), 2 * stderr(solved_gain)
+    ),
+    "anchors lose less than .01": lab.below(anchor_loss, 0.01),
+    "least squares on shuffled samples is near chance": lab.below(raw_shuffled.mean(), 0.2),
+    "an anchor stitched to itself is the identity": lab.below(self_stitched, 1e-3),
+}
+
+# %%
+reason = (
+    "Rank correlations of accuracy with cost within the pairs are "
     + " and ".join(f"{value:.2f}" for value in correlations)
     + f" (random initialisation: {' and '.join(f'{value:.2f}' for value in correlations_drawn)}), where the anchors of a "
     f"pair differ by {' and '.join(ex.points(step) for step in climb)} points. Joint training changes the anchors by "
@@ -737,7 +754,23 @@ lab.claim(
     f"individually trained networks by {ex.points(parity)} points after {jointly} joint epochs that {len(space)} "
     f"configurations share. A stitch sees its input through the small anchor's embedding alone, which may be the "
     f"bottleneck: the best of the stitches {sizes[0]} → {sizes[1]} has {highest:.3f}, the anchor of width {sizes[1]} "
-    f"{mean[1]:.3f}.",
+    f"{mean[1]:.3f}."
+)
+
+# %%
+lab.claim(
+    "pan2023snnet",
+    "One network stitched from a family of anchors interpolates between their accuracies over their cost, on par with "
+    "individually trained networks, and least-squares initialisation matters",
+    measured=measured,
+    control=control,
+    holds=holds,
+    scaled=lab.pick(
+        ci="residual MLPs on noisy MNIST, 3 epochs of joint training, no teacher, instead of DeiT on ImageNet for 50",
+        gpu="small vision transformers on CIFAR-10 (JPEG), the largest anchor as teacher, instead of DeiT on ImageNet",
+    ),
+    data=data.kind(name),
+    reason=reason,
 )
 
 # %% [markdown]

@@ -167,45 +167,54 @@ lab.table(
 falls = words[:-1] - words[1:]
 worst_fall = (falls.mean(1) - torch.tensor([2 * stderr(row) for row in falls])).max()
 ahead, tail, gain = words[-2] - lazy[-1], words[-1] - words[-2], few - fixed
+
+# %%
+measured = {
+    "features' exponent: muP (predicted 0)": feature["mup"].mean,
+    "features' exponent: NTK (predicted -1/2)": feature["ntk"].mean,
+    "features' exponent: standard (predicted -1/2)": feature["standard"].mean,
+    "random rules: rank correlation": grid.rank_correlation,
+    "not deciding: random rules, largest deviation": deviation,
+    "exponent of the distance to the limit": convergence,
+    "analogies: muP, infinite": words[-1],
+    "analogies: muP, largest finite": words[-2],
+    "analogies: largest fall from one width to the next, less 2 SE": worst_fall,
+    "analogies: chosen rates at an end of the grid": ends,
+    "one-shot: muP limit": few,
+    "not deciding: one-shot on seen classes, muP limit": few_seen,
+}
+
+# %%
+control = {
+    "analogies: NTK, largest finite": lazy[-1],
+    "analogies: NTK, smallest": lazy[0],
+    "one-shot: fixed kernel": fixed,
+    "not deciding: one-shot on seen classes, fixed kernel": fixed_seen,
+}
+
+# %%
+holds = {
+    "features move as n^-r under standard, NTK and muP (to 0.15)": lab.below(
+        max(abs(feature["mup"].mean), abs(feature["ntk"].mean + 0.5), abs(feature["standard"].mean + 0.5)), 0.15
+    ),
+    "r ranks random rules": lab.exceeds(grid.rank_correlation, 0.9),
+    "finite networks approach the limit like n^-1/2": lab.within(convergence, -0.6, -0.4),
+    "the infinite network is not worse than the largest finite one": lab.exceeds(tail.mean(), -2 * stderr(tail)),
+    "accuracy does not fall with width under muP": lab.below(worst_fall, 0),
+    "trained NTK networks fall behind by two standard errors": lab.exceeds(ahead.mean(), 2 * stderr(ahead)),
+    "no chosen rate is at an end of the grid": lab.below(ends, 1),
+    "and NTK networks do not gain from width": lab.below((lazy[-1] - lazy[0]).mean(), 2 * stderr(lazy[-1] - lazy[0])),
+    "one-shot: the limit beats the fixed kernel by two standard errors": lab.exceeds(gain.mean(), 2 * stderr(gain)),
+}
+
+# %%
 lab.claim(
     "yang2020feature",
     "A stable parameterization either learns features or trains as a kernel machine, as one exponent decides; "
     "the infinite feature-learning limit is reached by finite networks and beats fixed kernels",
-    measured={
-        "features' exponent: muP (predicted 0)": feature["mup"].mean,
-        "features' exponent: NTK (predicted -1/2)": feature["ntk"].mean,
-        "features' exponent: standard (predicted -1/2)": feature["standard"].mean,
-        "random rules: rank correlation": grid.rank_correlation,
-        "not deciding: random rules, largest deviation": deviation,
-        "exponent of the distance to the limit": convergence,
-        "analogies: muP, infinite": words[-1],
-        "analogies: muP, largest finite": words[-2],
-        "analogies: largest fall from one width to the next, less 2 SE": worst_fall,
-        "analogies: chosen rates at an end of the grid": ends,
-        "one-shot: muP limit": few,
-        "not deciding: one-shot on seen classes, muP limit": few_seen,
-    },
-    control={
-        "analogies: NTK, largest finite": lazy[-1],
-        "analogies: NTK, smallest": lazy[0],
-        "one-shot: fixed kernel": fixed,
-        "not deciding: one-shot on seen classes, fixed kernel": fixed_seen,
-    },
-    holds={
-        "features move as n^-r under standard, NTK and muP (to 0.15)": lab.below(
-            max(abs(feature["mup"].mean), abs(feature["ntk"].mean + 0.5), abs(feature["standard"].mean + 0.5)), 0.15
-        ),
-        "r ranks random rules": lab.exceeds(grid.rank_correlation, 0.9),
-        "finite networks approach the limit like n^-1/2": lab.within(convergence, -0.6, -0.4),
-        "the infinite network is not worse than the largest finite one": lab.exceeds(tail.mean(), -2 * stderr(tail)),
-        "accuracy does not fall with width under muP": lab.below(worst_fall, 0),
-        "trained NTK networks fall behind by two standard errors": lab.exceeds(ahead.mean(), 2 * stderr(ahead)),
-        "no chosen rate is at an end of the grid": lab.below(ends, 1),
-        "and NTK networks do not gain from width": lab.below(
-            (lazy[-1] - lazy[0]).mean(), 2 * stderr(lazy[-1] - lazy[0])
-        ),
-        "one-shot: the limit beats the fixed kernel by two standard errors": lab.exceeds(gain.mean(), 2 * stderr(gain)),
-    },
+    measured=measured,
+    control=control,
+    holds=holds,
     data=data.kind("mnist"),
     scaled="A generated corpus of 96 words and one-shot tasks from ten digit classes, instead of text8 and Omniglot",
     reason=f"feature exponents {', '.join(f'{k} {v.mean:.2f}' for k, v in feature.items())}; distance to the limit "
@@ -310,42 +319,45 @@ alone, loose = drifts["standard, one rate"], drifts["standard, per layer, no ali
 shrunk = [drifts[f"{name}, PyTorch's start"].slope for name in per_layer]
 at_end = sum(d.censored for name, d in drifts.items() if "PyTorch" not in name)
 aligned = np.mean([interval.mean for interval in lines.slope.values()])
-lab.claim(
-    "everett2024scaling",
-    "With per-layer learning-rate exponents every parameterization transfers its learning rate over width; per-layer "
-    "standard beats muP; Adam-atan2 removes epsilon",
-    measured={
-        "drift: standard, per layer": per_layer["standard, per layer"].slope,
-        "drift: muP": per_layer["muP"].slope,
-        "far end of their bootstrap intervals": largest,
-        "sweeps whose optimum is at a grid's end": at_end,
-        "loss: standard per layer, tuned": tuned["standard"].losses,
-        "loss: muP, tuned": tuned["mup"].losses,
-        "Adam-atan2: change by the loss's scale": shift,
-        "equivalent rules: largest relative difference": max(equal.values()),
-        "not deciding: drift with no-alignment rates": loose.slope,
-        "not deciding: drift from PyTorch's smaller start, standard": shrunk[0],
-        "not deciding: drift from PyTorch's smaller start, muP": shrunk[1],
-        "not deciding: loss at the transferred rate, standard minus muP": carried,
-        "not deciding: measured alignment exponent, mean over layers": aligned,
-    },
-    control={
-        "drift: standard, one rate": alone.slope,
-        "drift: standard, one rate, upper end of its bootstrap interval": alone.high,
-        "Adam at a tiny loss scale": stuck,
-    },
-    holds={
-        "per-layer rates: the interval of the drift lies within ± 0.25": lab.below(largest, 0.25),
-        "one global rate drifts: its interval lies below -0.25": lab.below(alone.high, -0.25),
-        "no optimum at a grid's end": lab.below(at_end, 1),
-        "per-layer standard beats muP by two standard errors": lab.below(better.mean(), -2 * stderr(better)),
-        "Adam-atan2 does not see the loss's scale": lab.below(shift, 1e-6),
-        "Adam with epsilon 1e-8 does not learn there": lab.exceeds(stuck, 0.9 * np.log(10)),
-        "equivalent rules train alike": lab.below(max(equal.values()), 1e-8),
-    },
-    data=data.kind("mnist"),
-    scaled="A four-layer MLP on digits, widths of a few hundred, instead of transformers of up to 26.8 billion parameters",
-    reason="drifts "
+
+# %%
+measured = {
+    "drift: standard, per layer": per_layer["standard, per layer"].slope,
+    "drift: muP": per_layer["muP"].slope,
+    "far end of their bootstrap intervals": largest,
+    "sweeps whose optimum is at a grid's end": at_end,
+    "loss: standard per layer, tuned": tuned["standard"].losses,
+    "loss: muP, tuned": tuned["mup"].losses,
+    "Adam-atan2: change by the loss's scale": shift,
+    "equivalent rules: largest relative difference": max(equal.values()),
+    "not deciding: drift with no-alignment rates": loose.slope,
+    "not deciding: drift from PyTorch's smaller start, standard": shrunk[0],
+    "not deciding: drift from PyTorch's smaller start, muP": shrunk[1],
+    "not deciding: loss at the transferred rate, standard minus muP": carried,
+    "not deciding: measured alignment exponent, mean over layers": aligned,
+}
+
+# %%
+control = {
+    "drift: standard, one rate": alone.slope,
+    "drift: standard, one rate, upper end of its bootstrap interval": alone.high,
+    "Adam at a tiny loss scale": stuck,
+}
+
+# %%
+holds = {
+    "per-layer rates: the interval of the drift lies within ± 0.25": lab.below(largest, 0.25),
+    "one global rate drifts: its interval lies below -0.25": lab.below(alone.high, -0.25),
+    "no optimum at a grid's end": lab.below(at_end, 1),
+    "per-layer standard beats muP by two standard errors": lab.below(better.mean(), -2 * stderr(better)),
+    "Adam-atan2 does not see the loss's scale": lab.below(shift, 1e-6),
+    "Adam with epsilon 1e-8 does not learn there": lab.exceeds(stuck, 0.9 * np.log(10)),
+    "equivalent rules train alike": lab.below(max(equal.values()), 1e-8),
+}
+
+# %%
+reason = (
+    "drifts "
     + "; ".join(f"{name} {d.slope:.2f} [{d.low:.2f}, {d.high:.2f}]" for name, d in drifts.items())
     + ". "
     + f"Loss with tuned constants, standard minus muP: {ex.mean_and_error(better)} (at the transferred rate "
@@ -353,7 +365,20 @@ lab.claim(
     f"{(options_width['largest'] / 32) ** 0.5:.0f} only, there is no clear difference, and larger ones are not tested. Updates are "
     f"measured to be aligned with exponent {aligned:.2f} (1 is full, 1/2 none); rates that assume no alignment drift by "
     f"{loose.slope:.2f}. From PyTorch's smaller start the per-layer rules drift by {shrunk[0]:.2f} and {shrunk[1]:.2f}: the exponents "
-    "presume activations of order one",
+    "presume activations of order one"
+)
+
+# %%
+lab.claim(
+    "everett2024scaling",
+    "With per-layer learning-rate exponents every parameterization transfers its learning rate over width; per-layer "
+    "standard beats muP; Adam-atan2 removes epsilon",
+    measured=measured,
+    control=control,
+    holds=holds,
+    data=data.kind("mnist"),
+    scaled="A four-layer MLP on digits, widths of a few hundred, instead of transformers of up to 26.8 billion parameters",
+    reason=reason,
 )
 
 # %% [markdown]
@@ -441,31 +466,40 @@ half, none = drift[0.5], drift[0.0]
 interval = max(abs(half.low), abs(half.high))
 jump = max(across.optima) - min(across.optima)
 at_end = int(half.censored) + int(none.censored) + int(across.censored)
+
+# %%
+measured = {
+    "slope over depth: branches L^-1/2": half.slope,
+    "not deciding: far end of its bootstrap interval": interval,
+    "shift of the optimum over width (octaves)": jump,
+    "sweeps whose optimum is at a grid's end": at_end,
+    "deepest at the shallowest network's rate, relative loss": ratio[0.5],
+    "not deciding: deepest at the second shallowest's rate, relative loss": proxy[0.5],
+    "stream's growth at the start": growth,
+    "stream's growth: distance from the exact value (standard errors)": surprise,
+}
+control = {"slope over depth: muP alone": none.slope, "relative loss: muP alone (100: diverged)": ratio[0.0]}
+
+# %%
+holds = {
+    "over depth: slope below 0.5, and above 0.75 without the scale": lab.below(abs(half.slope), 0.5)
+    & lab.exceeds(abs(none.slope), 0.75),
+    "over depth: slope even below 0.25": lab.below(abs(half.slope), 0.25),
+    "no optimum at a grid's end": lab.below(at_end, 1),
+    "the shallow network's rate costs less than 15 % at the deepest": lab.below(ratio[0.5].mean(), 1.15),
+    "without the scale it more than doubles the loss": lab.exceeds(ratio[0.0].mean(), 2),
+    "over width the optimum stays within one grid step": lab.below(jump, 1),
+    "the stream's growth at the start is (1 + 1/2L)^L": lab.below(surprise, 3),
+}
+
+# %%
 lab.claim(
     "bordelon2023depthwise",
     "Scaling residual branches by one over the root of depth on top of muP lets the learning rate transfer over width "
     "and depth; muP alone transfers over width only",
-    measured={
-        "slope over depth: branches L^-1/2": half.slope,
-        "not deciding: far end of its bootstrap interval": interval,
-        "shift of the optimum over width (octaves)": jump,
-        "sweeps whose optimum is at a grid's end": at_end,
-        "deepest at the shallowest network's rate, relative loss": ratio[0.5],
-        "not deciding: deepest at the second shallowest's rate, relative loss": proxy[0.5],
-        "stream's growth at the start": growth,
-        "stream's growth: distance from the exact value (standard errors)": surprise,
-    },
-    control={"slope over depth: muP alone": none.slope, "relative loss: muP alone (100: diverged)": ratio[0.0]},
-    holds={
-        "over depth: slope below 0.5, and above 0.75 without the scale": lab.below(abs(half.slope), 0.5)
-        & lab.exceeds(abs(none.slope), 0.75),
-        "over depth: slope even below 0.25": lab.below(abs(half.slope), 0.25),
-        "no optimum at a grid's end": lab.below(at_end, 1),
-        "the shallow network's rate costs less than 15 % at the deepest": lab.below(ratio[0.5].mean(), 1.15),
-        "without the scale it more than doubles the loss": lab.exceeds(ratio[0.0].mean(), 2),
-        "over width the optimum stays within one grid step": lab.below(jump, 1),
-        "the stream's growth at the start is (1 + 1/2L)^L": lab.below(surprise, 3),
-    },
+    measured=measured,
+    control=control,
+    holds=holds,
     data=data.kind("mnist"),
     scaled="Residual MLPs of up to 32 blocks on digits of 14 x 14 pixels, 100 steps, instead of ResNets and vision transformers",
     reason=f"slopes {half.slope:.2f} [{half.low:.2f}, {half.high:.2f}] and {none.slope:.2f}; relative losses "
@@ -566,33 +600,42 @@ lowest = min(e.min() for e in below.values())
 highest = max(e.min() for e in above.values())
 easy = sup["simple curve", 2]
 share = (above["curve"] < 0.25).mean()
+
+# %%
+measured = {
+    "one narrower than the border: best error of all": lowest,
+    "curve at width 2: all restarts": below["curve"],
+    "at the border: worst of the three best errors": highest,
+    "curve at width 3: all restarts": above["curve"],
+    "curve at width 3: share of restarts below half of the bound": share,
+    "exact constructions: largest error": built,
+    "width 2 in the mean: error with the most cells": coded[1]["rms"][-1],
+    "width 2 in the maximum: error with the most cells": coded[1]["sup"][-1],
+}
+control = {
+    "a simple curve at width 2: all restarts": easy,
+    "width 2 in the mean: error with the fewest cells": coded[1]["rms"][0],
+}
+
+# %%
+holds = {
+    "below the border no restart comes closer than 1/2": lab.exceeds(lowest, 0.495),
+    "at the border the best error is below 0.2": lab.below(highest, 0.2),
+    "curve and fold are exact by construction": lab.below(built, 1e-12),
+    "a simple curve is followed at width 2": lab.below(easy.min(), 0.3),
+    "at least two restarts in sixteen succeed at width 3": lab.exceeds(share, 0.125 - 1e-9),
+    "in the mean width 2 converges": lab.below(coded[1]["rms"][-1], coded[1]["rms"][0] / 2),
+    "while its largest error stays": lab.exceeds(coded[1]["sup"][-1], 0.495),
+}
+
+# %%
 lab.claim(
     "li2023minwidth",
     "Leaky-ReLU networks approximate uniformly exactly from width max(dx + 1, dy) + [dy = dx + 1] on; in the mean "
     "max(dx, dy, 2) is enough",
-    measured={
-        "one narrower than the border: best error of all": lowest,
-        "curve at width 2: all restarts": below["curve"],
-        "at the border: worst of the three best errors": highest,
-        "curve at width 3: all restarts": above["curve"],
-        "curve at width 3: share of restarts below half of the bound": share,
-        "exact constructions: largest error": built,
-        "width 2 in the mean: error with the most cells": coded[1]["rms"][-1],
-        "width 2 in the maximum: error with the most cells": coded[1]["sup"][-1],
-    },
-    control={
-        "a simple curve at width 2: all restarts": easy,
-        "width 2 in the mean: error with the fewest cells": coded[1]["rms"][0],
-    },
-    holds={
-        "below the border no restart comes closer than 1/2": lab.exceeds(lowest, 0.495),
-        "at the border the best error is below 0.2": lab.below(highest, 0.2),
-        "curve and fold are exact by construction": lab.below(built, 1e-12),
-        "a simple curve is followed at width 2": lab.below(easy.min(), 0.3),
-        "at least two restarts in sixteen succeed at width 3": lab.exceeds(share, 0.125 - 1e-9),
-        "in the mean width 2 converges": lab.below(coded[1]["rms"][-1], coded[1]["rms"][0] / 2),
-        "while its largest error stays": lab.exceeds(coded[1]["sup"][-1], 0.495),
-    },
+    measured=measured,
+    control=control,
+    holds=holds,
     scaled="Three of the theorem's pairs of dimensions, depth 8 in the trained arms",
     reason=f"best errors: below the border {lowest:.3f}, at it {highest:.3f}, simple curve {easy.min():.3f} (median "
     f"{np.median(easy):.2f}); a failure of training says nothing about existence",
@@ -668,39 +711,44 @@ rank_trend = spearman(np.log(study.ranks), study.kernel.mean(1))
 joint = max(min(found.rank_correlation - 0.9, found.exception) for found in theory.values())
 states = study.representation[-1] - study.representation[0]
 closed = max(found.closed_error for found in theory.values())
+
+# %%
+measured = {
+    "weight change: rank 1": study.weights[0],
+    "weight change: full rank": study.weights[-1],
+    "weight change: Wilcoxon's p": study.p_weights,
+    "kernel alignment: rank 1": study.kernel[0],
+    "kernel alignment: full rank": study.kernel[-1],
+    "state alignment: full rank minus rank 1": states,
+    "kernel alignment's rank correlation with rank": rank_trend,
+    **{f"linear theory, norm {norm:g}: rank correlation": f.rank_correlation for norm, f in theory.items()},
+    **{f"linear theory, norm {norm:g}: room of the aligned exception": f.exception for norm, f in theory.items()},
+    "linear theory: room of both at one norm": joint,
+    "linear theory: distance from closed forms": closed,
+}
+control = {"equal spectral norm: rank 1": spectral.kernel[0], "equal spectral norm: full rank": spectral.kernel[-1]}
+
+# %%
+holds = {
+    "kernel alignment is higher at full rank by two standard errors": lab.exceeds(lazier.mean(), 2 * stderr(lazier)),
+    "weights change more at rank 1 (Wilcoxon, p < 0.05)": lab.below(study.p_weights, 0.05),
+    "hidden states agree in sign": lab.exceeds(states.mean(), 0),
+    "kernel alignment rises with rank": lab.exceeds(rank_trend, 0),
+    "linear theory: at one norm alignment rises with rank (0.9), and along the task alone rank 1 is lazy": lab.exceeds(
+        joint, -1e-9
+    ),
+    "linear theory: closed forms are met": lab.below(closed, 1e-3),
+    "rank is the cause: the difference stays at equal spectral norm": lab.exceeds(swapped.mean(), 2 * stderr(swapped)),
+}
+
+# %%
 lab.claim(
     "liu2023connectivity",
     "At equal Frobenius norm high-rank initial connectivity learns lazily and low-rank connectivity richly; a low-rank start "
     "aligned with the task is an exception",
-    measured={
-        "weight change: rank 1": study.weights[0],
-        "weight change: full rank": study.weights[-1],
-        "weight change: Wilcoxon's p": study.p_weights,
-        "kernel alignment: rank 1": study.kernel[0],
-        "kernel alignment: full rank": study.kernel[-1],
-        "state alignment: full rank minus rank 1": states,
-        "kernel alignment's rank correlation with rank": rank_trend,
-        **{f"linear theory, norm {norm:g}: rank correlation": f.rank_correlation for norm, f in theory.items()},
-        **{f"linear theory, norm {norm:g}: room of the aligned exception": f.exception for norm, f in theory.items()},
-        "linear theory: room of both at one norm": joint,
-        "linear theory: distance from closed forms": closed,
-    },
-    control={"equal spectral norm: rank 1": spectral.kernel[0], "equal spectral norm: full rank": spectral.kernel[-1]},
-    holds={
-        "kernel alignment is higher at full rank by two standard errors": lab.exceeds(
-            lazier.mean(), 2 * stderr(lazier)
-        ),
-        "weights change more at rank 1 (Wilcoxon, p < 0.05)": lab.below(study.p_weights, 0.05),
-        "hidden states agree in sign": lab.exceeds(states.mean(), 0),
-        "kernel alignment rises with rank": lab.exceeds(rank_trend, 0),
-        "linear theory: at one norm alignment rises with rank (0.9), and along the task alone rank 1 is lazy": lab.exceeds(
-            joint, -1e-9
-        ),
-        "linear theory: closed forms are met": lab.below(closed, 1e-3),
-        "rank is the cause: the difference stays at equal spectral norm": lab.exceeds(
-            swapped.mean(), 2 * stderr(swapped)
-        ),
-    },
+    measured=measured,
+    control=control,
+    holds=holds,
     scaled="64 neurons and 400 steps on one task, instead of 300 neurons and 10,000 steps on four; generic structured "
     "matrices instead of measured connectomes",
     reason=f"at equal spectral norm the kernel alignment of full rank minus rank 1 is {ex.mean_and_error(swapped)}, at "

@@ -211,34 +211,43 @@ null = ex.separable_null(runs, samples=5, seed=seed)
 least = [float(gains[r].min()) for r in routing.ROUTERS]
 falling = [ex.falls_everywhere(losses[r]) / len(hidden) for r in routing.ROUTERS]
 low = [float(np.quantile(values, 0.025)) for values in small.values()]
+
+# %%
+measured = {
+    "held-out error without c minus with c, by router": gap,
+    "c over its jackknife error, by router": sure,
+    "scatter around one curve, share of the separable law's": collapse,
+    "largest departure from the published coefficients": departure,
+    "own runs: least gain of the most experts, in standard errors": least,
+    "own runs: share of sizes at which the loss falls with every step": falling,
+    "own runs: lower end of c, by router": low,
+}
+control = {
+    "the same held-out difference, losses made by the law without c": null,
+    "own runs: gain with experts drawn anew, in standard errors": gains["position"],
+}
+
+# %%
+holds = {
+    "the product term helps to predict the largest size, for each router": lab.exceeds(min(gap), 0),
+    "it helps more than on losses made without it": lab.exceeds(min(gap), null.max()),
+    "c is positive by two standard errors, for each router": lab.exceeds(min(sure), 2),
+    "effective parameters halve the scatter of the unseen size": lab.below(max(collapse), 0.5),
+    "coefficients within 15 % of the published": lab.below(max(departure), 0.15),
+    "own runs: more experts help every size and router by two standard errors": lab.exceeds(min(least), 2),
+    "own runs: the loss falls with every step": lab.exceeds(min(falling), 0.999),
+    "own runs: experts drawn anew do not help": lab.below(max(gains["position"]), 2),
+    "own runs: c is positive for each router": lab.exceeds(min(low), 0),
+}
+
+# %%
 lab.claim(
     "clark2022routed",
     "Loss is bilinear in the logarithms of dense size and saturating expert count, with a positive product term: routing "
     "helps every size tested, and less the larger it is",
-    measured={
-        "held-out error without c minus with c, by router": gap,
-        "c over its jackknife error, by router": sure,
-        "scatter around one curve, share of the separable law's": collapse,
-        "largest departure from the published coefficients": departure,
-        "own runs: least gain of the most experts, in standard errors": least,
-        "own runs: share of sizes at which the loss falls with every step": falling,
-        "own runs: lower end of c, by router": low,
-    },
-    control={
-        "the same held-out difference, losses made by the law without c": null,
-        "own runs: gain with experts drawn anew, in standard errors": gains["position"],
-    },
-    holds={
-        "the product term helps to predict the largest size, for each router": lab.exceeds(min(gap), 0),
-        "it helps more than on losses made without it": lab.exceeds(min(gap), null.max()),
-        "c is positive by two standard errors, for each router": lab.exceeds(min(sure), 2),
-        "effective parameters halve the scatter of the unseen size": lab.below(max(collapse), 0.5),
-        "coefficients within 15 % of the published": lab.below(max(departure), 0.15),
-        "own runs: more experts help every size and router by two standard errors": lab.exceeds(min(least), 2),
-        "own runs: the loss falls with every step": lab.exceeds(min(falling), 0.999),
-        "own runs: experts drawn anew do not help": lab.below(max(gains["position"]), 2),
-        "own runs: c is positive for each router": lab.exceeds(min(low), 0),
-    },
+    measured=measured,
+    control=control,
+    holds=holds,
     scaled="the law is fitted to the authors' published runs; our own runs are two-block models of a few thousand parameters "
     "on generated text",
     data=data.kind("routed_scaling"),
@@ -342,24 +351,35 @@ lift = chosen["transport"] - chosen["uniform"]
 alone = {k: int(np.flatnonzero(last.proportions[:, k] == 1)[0]) for k in range(3)}
 far = [np.mean([t.transport[at] for t in trials]) for at in alone.values()]
 well = [np.mean([t.accuracy[amounts[1]][at] for t in trials]) for at in alone.values()]
+
+# %%
+measured = (
+    {f"error: {arm}": error[arm] for arm in told}
+    | {f"projected error: {arm}": projected[arm] for arm in told}
+    | {"best mixture minus chosen one": short, "chosen minus uniform mixture": lift, "error of the gradient": slip}
+)
+control = {f"error: {arm}": error[arm] for arm in ("shuffled transport", "without labels")}
+
+# %%
+holds = {
+    "smaller error than by proportions, by two standard errors": lab.exceeds(ahead.mean, 2 * ahead.stderr),
+    "the same when projected to the larger size": lab.exceeds(ahead_projected.mean, 2 * ahead_projected.stderr),
+    "the official regressors without penalty do so too": lab.exceeds(official.mean, 2 * official.stderr),
+    "distances between label distributions do so too": lab.exceeds(looks.mean, 2 * looks.stderr),
+    "shuffled distances do not": lab.below(null.mean, 2 * null.stderr),
+    "the chosen mixture is within .01 of the best": lab.below(short.mean(), 0.01),
+    "the chosen mixture beats the uniform one": lab.exceeds(lift.mean(), 0),
+    "the calibrated gradient is exact to 1e-5": lab.below(slip, 1e-5),
+}
+
+# %%
 lab.claim(
     "kang2023projektor",
     "The transport distance of a mixture to the validation set predicts performance on unseen mixtures better than the "
     "proportions do, at the disclosed size and projected to a larger one, and its gradient finds a good mixture",
-    measured={f"error: {arm}": error[arm] for arm in told}
-    | {f"projected error: {arm}": projected[arm] for arm in told}
-    | {"best mixture minus chosen one": short, "chosen minus uniform mixture": lift, "error of the gradient": slip},
-    control={f"error: {arm}": error[arm] for arm in ("shuffled transport", "without labels")},
-    holds={
-        "smaller error than by proportions, by two standard errors": lab.exceeds(ahead.mean, 2 * ahead.stderr),
-        "the same when projected to the larger size": lab.exceeds(ahead_projected.mean, 2 * ahead_projected.stderr),
-        "the official regressors without penalty do so too": lab.exceeds(official.mean, 2 * official.stderr),
-        "distances between label distributions do so too": lab.exceeds(looks.mean, 2 * looks.stderr),
-        "shuffled distances do not": lab.below(null.mean, 2 * null.stderr),
-        "the chosen mixture is within .01 of the best": lab.below(short.mean(), 0.01),
-        "the chosen mixture beats the uniform one": lab.exceeds(lift.mean(), 0),
-        "the calibrated gradient is exact to 1e-5": lab.below(slip, 1e-5),
-    },
+    measured=measured,
+    control=control,
+    holds=holds,
     scaled="three sources of digits and a ridge classifier instead of CIFAR-10 and a neural network; entropic transport on a "
     "few hundred points; one fit of each design",
     data=data.kind("mnist"),
@@ -545,33 +565,42 @@ early = [pair[0] for pair in corrections.values()]
 late = [abs(pair[1] - (a - 1)) for (a, _), pair in corrections.items()]
 apart = together.separation[together.times >= 3]
 flat = abs(rest.mean() - expected) / stderr(rest)
+
+# %%
+measured = {
+    "departure of simulation, in units of three standard errors + 1/N": departure,
+    "finite data: the same departure of the test loss": list(finite.excess.values()),
+    "fitted minus predicted exponents": misses,
+    "exponent of time minus that of width, compute-optimal": faster,
+    "early exponent of the width correction": early,
+    "late exponent minus predicted": late,
+    "four averaged minus one wide, in standard errors": apart,
+}
+control = {
+    "isotropic spectrum: loss left, share": rest,
+    "isotropic spectrum: departure from 1 - N/M in standard errors": flat,
+}
+
+# %%
+holds = {
+    "simulation agrees everywhere": lab.below(max(departure), 1),
+    "with finite data too": lab.below(max(finite.excess.values()), 1),
+    "all exponents within .02 of the formulas": lab.below(max(misses), 0.02),
+    "time grows faster than width in every case": lab.exceeds(min(faster), 0),
+    "early correction in [.85, 1.15]": lab.within(min(early), 0.85, 1.15) & lab.within(max(early), 0.85, 1.15),
+    "late exponent within .1 of a - 1": lab.below(max(late), 0.1),
+    "averaging loses at every time from 3 on, by two standard errors": lab.exceeds(min(apart), 2),
+    "isotropic: what is left is 1 - N/M": lab.below(flat, 3),
+}
+
+# %%
 lab.claim(
     "bordelon2024dynamical",
     "The mean-field theory gives the loss of random-feature models in time and width; its power laws make time grow faster "
     "than width at the best use of compute, and averaging models is not the best use",
-    measured={
-        "departure of simulation, in units of three standard errors + 1/N": departure,
-        "finite data: the same departure of the test loss": list(finite.excess.values()),
-        "fitted minus predicted exponents": misses,
-        "exponent of time minus that of width, compute-optimal": faster,
-        "early exponent of the width correction": early,
-        "late exponent minus predicted": late,
-        "four averaged minus one wide, in standard errors": apart,
-    },
-    control={
-        "isotropic spectrum: loss left, share": rest,
-        "isotropic spectrum: departure from 1 - N/M in standard errors": flat,
-    },
-    holds={
-        "simulation agrees everywhere": lab.below(max(departure), 1),
-        "with finite data too": lab.below(max(finite.excess.values()), 1),
-        "all exponents within .02 of the formulas": lab.below(max(misses), 0.02),
-        "time grows faster than width in every case": lab.exceeds(min(faster), 0),
-        "early correction in [.85, 1.15]": lab.within(min(early), 0.85, 1.15) & lab.within(max(early), 0.85, 1.15),
-        "late exponent within .1 of a - 1": lab.below(max(late), 0.1),
-        "averaging loses at every time from 3 on, by two standard errors": lab.exceeds(min(apart), 2),
-        "isotropic: what is left is 1 - N/M": lab.below(flat, 3),
-    },
+    measured=measured,
+    control=control,
+    holds=holds,
     scaled="simulations have 2,000 features; width and data are finite one at a time, not both; the exponents are "
     "those of the theory's own curves, far beyond what is simulated; momentum and discrete time are left out",
     reason=f"largest departure {max(departure):.2f} of its bound, largest error of an exponent {max(misses):.3f}, early "
@@ -711,36 +740,45 @@ kernel = [abs(relu_laws[d].ratio - 1) for d in (1, 2, 3, 4)]
 duality = [abs(other.ratio - 1) for _, other in dual.values()]
 matched = [abs(typical[d].ratio - 1) for d in (2, 3, 4)]
 merged = [abs(fold_laws[k].fitted.mean / fold_laws[10].fitted.mean - 1) for k in (5, 2)]
+
+# %%
+measured = {
+    "variance-limited exponents: ends of the intervals": slopes,
+    "exponent of data against the exact D - F - 1": by_margin.fitted.mean,
+    "piecewise linear: departure from 4/d": linear,
+    "kernel, ReLU teacher: departure from 3/d, d = 1 to 4": kernel,
+    "features against examples: departure": duality,
+    "process teacher against the spectrum: departure, d = 2 to 4": matched,
+    "merged classes: departure from ten classes": merged,
+}
+control = {
+    "nearest neighbour: departure from 2/d": nearest,
+    "thickened sphere: upper end of the exponent": thick_law.fitted.high,
+    "thin sphere: lower end of the exponent": relu_laws[2].fitted.low,
+}
+
+# %%
+holds = {
+    "variance-limited exponents in [.85, 1.15], intervals too": lab.within(min(slopes), 0.85, 1.15)
+    & lab.within(max(slopes), 0.85, 1.15),
+    "exponent in D - F - 1 in [.9, 1.1]": lab.within(by_margin.fitted.mean, 0.9, 1.1),
+    "piecewise linear within 15 % of 4/d": lab.below(max(linear), 0.15),
+    "nearest neighbour within 15 % of 2/d": lab.below(max(nearest), 0.15),
+    "kernel within 15 % of 3/d": lab.below(max(kernel), 0.15),
+    "data and features within 20 %": lab.below(max(duality), 0.2),
+    "data and spectrum within 20 %": lab.below(max(matched), 0.2),
+    "thickening lowers the exponent, intervals apart": lab.below(thick_law.fitted.high, relu_laws[2].fitted.low),
+    "merged classes within 20 %": lab.below(max(merged), 0.2),
+}
+
+# %%
 lab.claim(
     "bahri2021explaining",
     "Variance-limited loss falls like one over the resource; resolution-limited loss falls with an exponent set by the data's "
     "dimension and the kernel's spectrum, the same in data and features, and merging classes leaves it alone",
-    measured={
-        "variance-limited exponents: ends of the intervals": slopes,
-        "exponent of data against the exact D - F - 1": by_margin.fitted.mean,
-        "piecewise linear: departure from 4/d": linear,
-        "kernel, ReLU teacher: departure from 3/d, d = 1 to 4": kernel,
-        "features against examples: departure": duality,
-        "process teacher against the spectrum: departure, d = 2 to 4": matched,
-        "merged classes: departure from ten classes": merged,
-    },
-    control={
-        "nearest neighbour: departure from 2/d": nearest,
-        "thickened sphere: upper end of the exponent": thick_law.fitted.high,
-        "thin sphere: lower end of the exponent": relu_laws[2].fitted.low,
-    },
-    holds={
-        "variance-limited exponents in [.85, 1.15], intervals too": lab.within(min(slopes), 0.85, 1.15)
-        & lab.within(max(slopes), 0.85, 1.15),
-        "exponent in D - F - 1 in [.9, 1.1]": lab.within(by_margin.fitted.mean, 0.9, 1.1),
-        "piecewise linear within 15 % of 4/d": lab.below(max(linear), 0.15),
-        "nearest neighbour within 15 % of 2/d": lab.below(max(nearest), 0.15),
-        "kernel within 15 % of 3/d": lab.below(max(kernel), 0.15),
-        "data and features within 20 %": lab.below(max(duality), 0.2),
-        "data and spectrum within 20 %": lab.below(max(matched), 0.2),
-        "thickening lowers the exponent, intervals apart": lab.below(thick_law.fitted.high, relu_laws[2].fitted.low),
-        "merged classes within 20 %": lab.below(max(merged), 0.2),
-    },
+    measured=measured,
+    control=control,
+    holds=holds,
     scaled="kernels, random features and triangulations instead of trained deep networks on CIFAR; up to about a thousand examples "
     "and spheres of dimension up to 6",
     data=data.kind("mnist"),

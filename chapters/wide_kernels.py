@@ -197,56 +197,61 @@ definite = ex.definiteness()
 empty = lab.rounding(abs(definite.no_bias), 1e-12)
 
 # %%
+measured = {
+    "exponent of the kernel's deviation at initialisation": start_slope.slope,
+    "exponent of its change in training": moved_slope.slope,
+    "its standard error": moved_slope.stderr,
+    "exponent of the outputs' distance from the linear equation": distance_slope.slope,
+    f"change in training, width {ends[1]}": runs[ends[1]].moved,
+    "rate over theory, own basis, width 512": ratio[512, "own kernel"],
+    "rate over theory, limit's basis, width 512": ratio[512, "limit kernel"],
+    "least ratio of successive rates, limit's basis": steepness,
+    "largest rate deviation, width 512": worst[512, "own kernel"],
+    "largest rate deviation, limit's basis": worst[512, "limit kernel"],
+    "smallest over mean eigenvalue, ReLU": definite.relu,
+    "smallest over mean eigenvalue, erf": definite.erf,
+}
+
+# %%
+control = {
+    f"mean-field scaling: change at width {ends[0]}": features[ends[0]].moved,
+    f"mean-field scaling: change at width {ends[1]}": features[ends[1]].moved,
+    "largest rate deviation, width 128": worst[128, "own kernel"],
+    "rank of the limit for x²": definite.square_rank,
+    "smallest over mean eigenvalue, one ReLU layer without bias": empty,
+}
+
+# %%
+holds = {
+    "the kernel's deviation falls as a root, its change in training faster by .1": lab.within(
+        start_slope.slope, -0.62, -0.38
+    )
+    & lab.below(moved_slope.slope, -0.7)
+    & lab.below(moved_slope.slope, start_slope.slope - 0.1),
+    "outputs approach the linear equation": lab.below(distance_slope.slope, -0.4),
+    "the widest kernel changes by less than .05": lab.below(runs[ends[1]].moved.mean(), 0.05),
+    "rates along own components are within 10 %, closer than at width 128": lab.below(worst[512, "own kernel"], 0.1)
+    & lab.below(worst[512, "own kernel"], worst[128, "own kernel"]),
+}
+
+# %%
+holds |= {
+    "rates along the limit's components are within 25 % and in order": lab.below(worst[512, "limit kernel"], 0.25)
+    & lab.exceeds(steepness, 1),
+    "ReLU and erf limits are positive definite": lab.exceeds(definite.relu, 1e-3) & lab.exceeds(definite.erf, 1e-6),
+    "x² has rank 5, ReLU without bias a null space": lab.within(definite.square_rank, 5, 5) & lab.below(empty, 1e-8),
+    "mean-field features keep moving": lab.exceeds(features[ends[1]].moved.mean(), features[ends[0]].moved.mean() / 2)
+    & lab.exceeds(features[ends[1]].moved.mean(), 10 * runs[ends[1]].moved.mean()),
+}
+
+# %%
 lab.claim(
     "jacot2018ntk",
     "As width grows the tangent kernel becomes deterministic at initialisation and constant during training, training "
     "follows a linear equation, fastest along the leading principal components, and the limit is positive definite",
-    measured={
-        "exponent of the kernel's deviation at initialisation": start_slope.slope,
-        "exponent of its change in training": moved_slope.slope,
-        "its standard error": moved_slope.stderr,
-        "exponent of the outputs' distance from the linear equation": distance_slope.slope,
-        f"change in training, width {ends[1]}": runs[ends[1]].moved,
-        "rate over theory, own basis, width 512": ratio[512, "own kernel"],
-        "rate over theory, limit's basis, width 512": ratio[512, "limit kernel"],
-        "least ratio of successive rates, limit's basis": steepness,
-        "largest rate deviation, width 512": worst[512, "own kernel"],
-        "largest rate deviation, limit's basis": worst[512, "limit kernel"],
-        "smallest over mean eigenvalue, ReLU": definite.relu,
-        "smallest over mean eigenvalue, erf": definite.erf,
-    },
-    control={
-        f"mean-field scaling: change at width {ends[0]}": features[ends[0]].moved,
-        f"mean-field scaling: change at width {ends[1]}": features[ends[1]].moved,
-        "largest rate deviation, width 128": worst[128, "own kernel"],
-        "rank of the limit for x²": definite.square_rank,
-        "smallest over mean eigenvalue, one ReLU layer without bias": empty,
-    },
-    holds={
-        "the kernel's deviation falls as a root, its change in training faster by .1": (
-            lab.within(start_slope.slope, -0.62, -0.38)
-            & lab.below(moved_slope.slope, -0.7)
-            & lab.below(moved_slope.slope, start_slope.slope - 0.1)
-        ),
-        "outputs approach the linear equation": lab.below(distance_slope.slope, -0.4),
-        "the widest kernel changes by less than .05": lab.below(runs[ends[1]].moved.mean(), 0.05),
-        "rates along own components are within 10 %, closer than at width 128": (
-            lab.below(worst[512, "own kernel"], 0.1) & lab.below(worst[512, "own kernel"], worst[128, "own kernel"])
-        ),
-        "rates along the limit's components are within 25 % and in order": (
-            lab.below(worst[512, "limit kernel"], 0.25) & lab.exceeds(steepness, 1)
-        ),
-        "ReLU and erf limits are positive definite": (
-            lab.exceeds(definite.relu, 1e-3) & lab.exceeds(definite.erf, 1e-6)
-        ),
-        "x² has rank 5, ReLU without bias a null space": (
-            lab.within(definite.square_rank, 5, 5) & lab.below(empty, 1e-8)
-        ),
-        "mean-field features keep moving": (
-            lab.exceeds(features[ends[1]].moved.mean(), features[ends[0]].moved.mean() / 2)
-            & lab.exceeds(features[ends[1]].moved.mean(), 10 * runs[ends[1]].moved.mean())
-        ),
-    },
+    measured=measured,
+    control=control,
+    holds=holds,
     scaled=lab.pick(
         ci="widths to 1024 instead of 10000; digits 8 x 8 instead of MNIST for the principal components",
         gpu="widths to 4096 instead of 10000; digits 8 x 8 instead of MNIST for the principal components",
@@ -354,49 +359,58 @@ lab.table(
 accuracy_gap = (regression[512].pseudo.mean() - regression[512].full.mean()).abs()
 
 # %%
+measured = {
+    "exponent of the Frobenius error": slope.slope,
+    "exponent of the prediction difference, 10 points": few_slope.slope,
+    "exponent of the prediction difference, 150 points (not claimed)": many_slope.slope,
+    "exponent of the error of the largest eigenvalue": top_slope.slope,
+    "Frobenius error, width 1024": pseudo[-1],
+    "largest distance from one logit, standard errors": same_law,
+    "prediction difference, width 64": regression[64].difference,
+    "prediction difference, width 512": regression[512].difference,
+    "accuracy, full, width 512": regression[512].full,
+    "accuracy, pseudo, width 512": regression[512].pseudo,
+    "time of the full kernel over the pseudo-NTK's": lab.volatile(kernel_ratio),
+    "time of the full solve over the pseudo-NTK's": lab.volatile(solve_ratio),
+    "exponent of the full kernel's time in the outputs": lab.volatile(growth),
+}
+
+# %%
+control = {
+    "narrow readout: exponent": narrow_slope.slope,
+    "narrow readout: Frobenius error, body width 1024": errors.narrow[-1],
+    "linear kernel: prediction difference, width 512": regression[512].difference_linear,
+    "linear kernel: accuracy": regression[512].linear,
+    "after training (not claimed): Frobenius error": trained[1],
+}
+
+# %%
+holds = {
+    "the Frobenius error falls as a root of the width": lab.within(slope.slope, -0.65, -0.35),
+    "so does that of the largest eigenvalue": lab.within(top_slope.slope, -0.8, -0.25),
+    "so does that of predictions, where the points are few": lab.within(few_slope.slope, -0.65, -0.35),
+    "with a narrow readout it does not": (
+        lab.below(abs(narrow_slope.slope), 0.15) & lab.exceeds(errors.narrow[-1].mean(), 3 * pseudo[-1].mean())
+    ),
+    "one logit is as good, within three standard errors": lab.below(same_law, 3),
+    "accuracy within .03 at width 512": lab.below(accuracy_gap, 0.03),
+    "with 150 points predictions approach each other too, and are nearer than a linear kernel's": (
+        lab.below(regression[512].difference.mean(), regression[64].difference.mean())
+        & lab.below(regression[512].difference.mean(), regression[512].difference_linear.mean())
+    ),
+    "ten outputs: kernel 5 times, solve 20 times faster": (
+        lab.exceeds(lab.volatile(kernel_ratio), 5) & lab.exceeds(lab.volatile(solve_ratio), 20)
+    ),
+}
+
+# %%
 lab.claim(
     "mohamadi2022pntk",
     "The sum-of-logits kernel approaches the full tangent kernel at initialisation as one over the root of the width, in "
     "entries, in the largest eigenvalue and, with few points, in predictions, at a far smaller cost",
-    measured={
-        "exponent of the Frobenius error": slope.slope,
-        "exponent of the prediction difference, 10 points": few_slope.slope,
-        "exponent of the prediction difference, 150 points (not claimed)": many_slope.slope,
-        "exponent of the error of the largest eigenvalue": top_slope.slope,
-        "Frobenius error, width 1024": pseudo[-1],
-        "largest distance from one logit, standard errors": same_law,
-        "prediction difference, width 64": regression[64].difference,
-        "prediction difference, width 512": regression[512].difference,
-        "accuracy, full, width 512": regression[512].full,
-        "accuracy, pseudo, width 512": regression[512].pseudo,
-        "time of the full kernel over the pseudo-NTK's": lab.volatile(kernel_ratio),
-        "time of the full solve over the pseudo-NTK's": lab.volatile(solve_ratio),
-        "exponent of the full kernel's time in the outputs": lab.volatile(growth),
-    },
-    control={
-        "narrow readout: exponent": narrow_slope.slope,
-        "narrow readout: Frobenius error, body width 1024": errors.narrow[-1],
-        "linear kernel: prediction difference, width 512": regression[512].difference_linear,
-        "linear kernel: accuracy": regression[512].linear,
-        "after training (not claimed): Frobenius error": trained[1],
-    },
-    holds={
-        "the Frobenius error falls as a root of the width": lab.within(slope.slope, -0.65, -0.35),
-        "so does that of the largest eigenvalue": lab.within(top_slope.slope, -0.8, -0.25),
-        "so does that of predictions, where the points are few": lab.within(few_slope.slope, -0.65, -0.35),
-        "with a narrow readout it does not": (
-            lab.below(abs(narrow_slope.slope), 0.15) & lab.exceeds(errors.narrow[-1].mean(), 3 * pseudo[-1].mean())
-        ),
-        "one logit is as good, within three standard errors": lab.below(same_law, 3),
-        "accuracy within .03 at width 512": lab.below(accuracy_gap, 0.03),
-        "with 150 points predictions approach each other too, and are nearer than a linear kernel's": (
-            lab.below(regression[512].difference.mean(), regression[64].difference.mean())
-            & lab.below(regression[512].difference.mean(), regression[512].difference_linear.mean())
-        ),
-        "ten outputs: kernel 5 times, solve 20 times faster": (
-            lab.exceeds(lab.volatile(kernel_ratio), 5) & lab.exceeds(lab.volatile(solve_ratio), 20)
-        ),
-    },
+    measured=measured,
+    control=control,
+    holds=holds,
     scaled="two-layer networks on 8 x 8 digits instead of ResNets and WideResNets on CIFAR-10",
     data=data.kind("digits"),
     reason=f"Exponents {slope.slope:.2f} (Frobenius) and {top_slope.slope:.2f} (largest eigenvalue), narrow readout "
@@ -491,37 +505,46 @@ lab.table(
 )
 
 # %%
-lab.claim(
-    "antognini2019finite",
-    "The first correction to the Gaussian output is the fourth Hermite polynomial, of size 1/N; higher terms fall faster",
-    measured={f"exponent of c4, {a}, {v} readout": slopes[a, v] for a, v in arms}
+measured = (
+    {f"exponent of c4, {a}, {v} readout": slopes[a, v] for a, v in arms}
     | {f"N c4, {a}, {v}: largest misfit": misfit[a, v] for a, v in arms}
     | {
         "exponent of c6": sixth,
         "exponent of c8": eighth,
         "sampled c4 against the identity, standard errors": identity_gap,
         "share of the distance left by the correction, N ≥ 32": closer,
-    },
-    control={
-        "skewed readout, ReLU: exponent of c3": third_slope.slope,
-        "skewed readout, ReLU: misfit of c3 √N": third_misfit,
-        "symmetric readout, or tanh: largest c3 in standard errors": odd_null,
-        "tanh, uniform readout: largest |N c4|": cancelled,
-    },
-    holds={
-        "c4 falls as 1/N in all four arms": (
-            lab.within(min(slopes.values()), -1.1, -0.9) & lab.within(max(slopes.values()), -1.1, -0.9)
-        ),
-        "N c4 is within 5 % of the closed form, sign included": lab.below(max(misfit.values()), 0.05),
-        "sampling whole networks agrees": lab.below(identity_gap, 4),
-        "with the correction the distance is below a third": lab.below(closer, 1 / 3),
-        "c6 and c8 fall faster": lab.within(sixth, -2.15, -1.85) & lab.within(eighth, -2.4, -2),
-        "a skewed readout has a third-order term of its own size": (
-            lab.within(third_slope.slope, -0.6, -0.4) & lab.below(third_misfit, 0.05)
-        ),
-        "a symmetric readout or an odd activation has none": lab.below(odd_null, 4),
-        "the near-cancellation is there": lab.below(cancelled, 0.005),
-    },
+    }
+)
+control = {
+    "skewed readout, ReLU: exponent of c3": third_slope.slope,
+    "skewed readout, ReLU: misfit of c3 √N": third_misfit,
+    "symmetric readout, or tanh: largest c3 in standard errors": odd_null,
+    "tanh, uniform readout: largest |N c4|": cancelled,
+}
+
+# %%
+holds = {
+    "c4 falls as 1/N in all four arms": (
+        lab.within(min(slopes.values()), -1.1, -0.9) & lab.within(max(slopes.values()), -1.1, -0.9)
+    ),
+    "N c4 is within 5 % of the closed form, sign included": lab.below(max(misfit.values()), 0.05),
+    "sampling whole networks agrees": lab.below(identity_gap, 4),
+    "with the correction the distance is below a third": lab.below(closer, 1 / 3),
+    "c6 and c8 fall faster": lab.within(sixth, -2.15, -1.85) & lab.within(eighth, -2.4, -2),
+    "a skewed readout has a third-order term of its own size": (
+        lab.within(third_slope.slope, -0.6, -0.4) & lab.below(third_misfit, 0.05)
+    ),
+    "a symmetric readout or an odd activation has none": lab.below(odd_null, 4),
+    "the near-cancellation is there": lab.below(cancelled, 0.005),
+}
+
+# %%
+lab.claim(
+    "antognini2019finite",
+    "The first correction to the Gaussian output is the fourth Hermite polynomial, of size 1/N; higher terms fall faster",
+    measured=measured,
+    control=control,
+    holds=holds,
     scaled="nothing: the statement is about random networks of these sizes",
     reason=f"Exponents of c4 from {min(slopes.values()):.3f} to {max(slopes.values()):.3f}, largest misfit {max(misfit.values()):.1%}; "
     f"c3 of the skewed readout misses its closed form by up to {third_misfit:.1%} and has exponent {third_slope.slope:.3f}; the "
@@ -665,11 +688,8 @@ lab.figure(
 low_l, high_l = learned.interval_depth
 
 # %%
-lab.claim(
-    "roberts2021principles",
-    "Deviations from the infinite-width limit grow as depth over width with slopes set by universality classes, criticality makes "
-    "depth harmless, and residual connections slow the growth",
-    measured={f"slope, {kind} (theory {predicted[kind]:.3g})": growth[kind] for kind in growth}
+measured = (
+    {f"slope, {kind} (theory {predicted[kind]:.3g})": growth[kind] for kind in growth}
     | {f"largest relative misfit, {kind}": miss[kind] for kind in miss}
     | {f"n = 32 against 128 at equal ratio, {kind}": collapse[kind] for kind in collapse}
     | {
@@ -684,29 +704,41 @@ lab.claim(
         "change at depth 8 over depth 2, least": deepens,
         "residual networks: share of the allowed error of V² used": used,
         "residual networks: least drop of V in standard errors": drops,
-    },
-    control={
-        "off-critical: least rate a layer": off,
-        "change at width 1024 over width 128, depth 2": shrinks,
-        **{f"residual, γ² = {k:g}: V/K² after one block": float(skip[k][0][1]) for k in keeps},
-    },
-    holds={
-        "slopes at n = 128 are within 15 % of 5, 2, 2/3 and 2/3": lab.below(max(bend.values()), 0.15),
-        "ReLU and linear within 5 %, tanh and sine within 10 % of theory": (
-            lab.below(max(miss["ReLU"], miss["linear"]), 0.05) & lab.below(max(miss["tanh"], miss["sin"]), 0.1)
-        ),
-        "curves of n = 32 and 128 collapse within 20 %": lab.below(max(collapse.values()), 0.2),
-        "off criticality the kernel moves exponentially": lab.exceeds(off, 0.15),
-        "at criticality it does not": lab.below(drift, 0.01)
-        & lab.exceeds(tail.min(), 0.4)
-        & lab.below(tail.max(), 0.6),
-        "the NTK's change falls with width": lab.within(learned.exponent_width, -1.4, -0.5),
-        "and grows with depth": (
-            lab.exceeds(learned.exponent_depth, 0.25) & lab.exceeds(low_l, 0) & lab.exceeds(deepens, 1)
-        ),
-        "at width 1024 it is below a third of that at 128": lab.below(shrinks, 1 / 3),
-        "residual connections slow the growth as computed": lab.below(used, 1) & lab.exceeds(drops, 3),
-    },
+    }
+)
+
+# %%
+control = {
+    "off-critical: least rate a layer": off,
+    "change at width 1024 over width 128, depth 2": shrinks,
+    **{f"residual, γ² = {k:g}: V/K² after one block": float(skip[k][0][1]) for k in keeps},
+}
+
+# %%
+holds = {
+    "slopes at n = 128 are within 15 % of 5, 2, 2/3 and 2/3": lab.below(max(bend.values()), 0.15),
+    "ReLU and linear within 5 %, tanh and sine within 10 % of theory": (
+        lab.below(max(miss["ReLU"], miss["linear"]), 0.05) & lab.below(max(miss["tanh"], miss["sin"]), 0.1)
+    ),
+    "curves of n = 32 and 128 collapse within 20 %": lab.below(max(collapse.values()), 0.2),
+    "off criticality the kernel moves exponentially": lab.exceeds(off, 0.15),
+    "at criticality it does not": lab.below(drift, 0.01) & lab.exceeds(tail.min(), 0.4) & lab.below(tail.max(), 0.6),
+    "the NTK's change falls with width": lab.within(learned.exponent_width, -1.4, -0.5),
+    "and grows with depth": (
+        lab.exceeds(learned.exponent_depth, 0.25) & lab.exceeds(low_l, 0) & lab.exceeds(deepens, 1)
+    ),
+    "at width 1024 it is below a third of that at 128": lab.below(shrinks, 1 / 3),
+    "residual connections slow the growth as computed": lab.below(used, 1) & lab.exceeds(drops, 3),
+}
+
+# %%
+lab.claim(
+    "roberts2021principles",
+    "Deviations from the infinite-width limit grow as depth over width with slopes set by universality classes, criticality makes "
+    "depth harmless, and residual connections slow the growth",
+    measured=measured,
+    control=control,
+    holds=holds,
     scaled="widths to 128 (1024 for the control), one input for fluctuations, eight digits for training; the optimal aspect ratio and the "
     "closed forms of the kernel's differentials are not tested",
     data=data.kind("digits"),
@@ -811,49 +843,58 @@ too_singular = spheres[1].excess["a = 4d"][-1] - right_order[1][-1]
 shallow_wins = min(float(gap.mean / max(gap.stderr, 1e-9)) for gap in depth_gap.values())
 
 # %%
+measured = {
+    "least agreement with the Hilbert estimate, a = d": hilbert,
+    "least agreement of ξ² with 1-NN": neighbour,
+    "agreement of the ReLU NTK with the majority, depth 20000": majority[-1],
+    f"excess at {counts[-1]} over {counts[0]} points, a = d, largest": consistent,
+    f"excess of a = d over that of 1-NN at {counts[-1]}, largest": against_nearest,
+    "pocket, a = d": hollow[1.0][-1],
+    **{f"excess at depth 60, d = {d}": s.depth_60 for d, s in spheres.items()},
+    "depth 60 minus depth 2, least, in standard errors": shallow_wins,
+    "regression error at depth 60": smooth[1],
+    "table against solve, least agreement": min(float(s.solve.min()) for s in spheres.values()),
+}
+
+# %%
+control = {
+    f"excess of 1-NN at {counts[-1]} over its Cover–Hart limit, least": stays,
+    "d = 1: excess of a = 4d minus a = d": too_singular,
+    "pocket, a = 1.5 d": hollow[1.5][-1],
+    "pocket, a = .3 d": hollow[0.3][-1],
+    "agreement of the ReLU NTK with the majority, depth 10": majority[0],
+    **{f"excess at depth 2 with ridge, d = {d}": s.depth_2 for d, s in spheres.items()},
+    "regression error at depth 2": smooth[0],
+}
+
+# %%
+holds = {
+    "each activation is the classifier that theory names": (
+        lab.exceeds(hilbert, 0.99) & lab.exceeds(neighbour, 0.99) & lab.exceeds(majority[-1].mean(), 0.95)
+    ),
+    "the excess of a = d shrinks in every pair, and is below .8 of 1-NN's": (
+        lab.below(consistent, 1) & lab.below(against_nearest, 0.8)
+    ),
+    "1-NN stays above .8 of its Cover–Hart limit": lab.exceeds(stays, 0.8),
+    "d = 1: too singular a kernel is .03 worse": lab.exceeds(too_singular.mean(), 0.03),
+    "in the pocket a = d beats larger and smaller orders": (
+        lab.exceeds(hollow[1.0][-1].mean(), hollow[1.5][-1].mean())
+        & lab.exceeds(hollow[1.0][-1].mean(), hollow[0.3][-1].mean())
+    ),
+    "depth ruins regression": lab.exceeds(smooth[1].mean(), smooth[0].mean()),
+    "depth helps classification: depth 60 beats depth 2 with a ridge in every pair": lab.below(
+        max(gap.mean for gap in depth_gap.values()), 0
+    ),
+}
+
+# %%
 lab.claim(
     "radhakrishnan2022wide",
     "Infinitely wide and deep networks are a nearest neighbour, a majority vote or a singular-kernel classifier, the last consistent when "
     "its order is the dimension; depth helps classification",
-    measured={
-        "least agreement with the Hilbert estimate, a = d": hilbert,
-        "least agreement of ξ² with 1-NN": neighbour,
-        "agreement of the ReLU NTK with the majority, depth 20000": majority[-1],
-        f"excess at {counts[-1]} over {counts[0]} points, a = d, largest": consistent,
-        f"excess of a = d over that of 1-NN at {counts[-1]}, largest": against_nearest,
-        "pocket, a = d": hollow[1.0][-1],
-        **{f"excess at depth 60, d = {d}": s.depth_60 for d, s in spheres.items()},
-        "depth 60 minus depth 2, least, in standard errors": shallow_wins,
-        "regression error at depth 60": smooth[1],
-        "table against solve, least agreement": min(float(s.solve.min()) for s in spheres.values()),
-    },
-    control={
-        f"excess of 1-NN at {counts[-1]} over its Cover–Hart limit, least": stays,
-        "d = 1: excess of a = 4d minus a = d": too_singular,
-        "pocket, a = 1.5 d": hollow[1.5][-1],
-        "pocket, a = .3 d": hollow[0.3][-1],
-        "agreement of the ReLU NTK with the majority, depth 10": majority[0],
-        **{f"excess at depth 2 with ridge, d = {d}": s.depth_2 for d, s in spheres.items()},
-        "regression error at depth 2": smooth[0],
-    },
-    holds={
-        "each activation is the classifier that theory names": (
-            lab.exceeds(hilbert, 0.99) & lab.exceeds(neighbour, 0.99) & lab.exceeds(majority[-1].mean(), 0.95)
-        ),
-        "the excess of a = d shrinks in every pair, and is below .8 of 1-NN's": (
-            lab.below(consistent, 1) & lab.below(against_nearest, 0.8)
-        ),
-        "1-NN stays above .8 of its Cover–Hart limit": lab.exceeds(stays, 0.8),
-        "d = 1: too singular a kernel is .03 worse": lab.exceeds(too_singular.mean(), 0.03),
-        "in the pocket a = d beats larger and smaller orders": (
-            lab.exceeds(hollow[1.0][-1].mean(), hollow[1.5][-1].mean())
-            & lab.exceeds(hollow[1.0][-1].mean(), hollow[0.3][-1].mean())
-        ),
-        "depth ruins regression": lab.exceeds(smooth[1].mean(), smooth[0].mean()),
-        "depth helps classification: depth 60 beats depth 2 with a ridge in every pair": lab.below(
-            max(gap.mean for gap in depth_gap.values()), 0
-        ),
-    },
+    measured=measured,
+    control=control,
+    holds=holds,
     scaled=f"{counts[-1]} training points and depth 60, three Dirichlet pairs",
     reason=f"Without a ridge depth 2 is numerically singular on {singular} of {3 * len(spheres)} data sets, so that nothing can be compared "
     "there. Against depth 2 with a ridge chosen by leave-one-out errors the excess of depth 60 on 1000 points is "
@@ -977,52 +1018,61 @@ rejected = [laws["mixed scale against the Gaussian of equal variance"], *(v[1] f
 closed_end = lab.rounding(closed[-1], 1e-9)
 
 # %%
+measured = {
+    "least p-value against the t laws": min(accepted),
+    "largest p-value against the Gaussian of equal variance": max(rejected),
+    **{
+        f"NLL gain out of distribution, n = {n}": both.gaussian["out"][i] - both.student["out"][i]
+        for i, n in enumerate(sizes)
+    },
+    "lowest end of those intervals": worst_size,
+    **{
+        f"NLL gain in classification, {name}": sparse.nll["Gaussian", name] - sparse.nll["Student", name]
+        for name in exams
+    },
+    "lowest end of the shifted ones": worst_shift,
+    "largest change of accuracy": accuracy_change,
+    "largest harm in distribution (nats)": harm,
+    "t draws: least gain of the t in standard errors": min(surprise["t draws"]),
+}
+
+# %%
+control = {
+    "fixed scale against t, p": laws["fixed scale against t"],
+    "fixed scale against the Gaussian, p": laws["fixed scale against the Gaussian"],
+    "Gaussian draws: largest gain of the t in standard errors": max(surprise["Gaussian draws"]),
+    "log t − log Gaussian at 10⁸ degrees of freedom": closed_end,
+    "its fall from 10⁴ to 10⁶": closed[0] / closed[1],
+}
+
+# %%
+holds = {
+    "the t law is accepted and the Gaussian rejected, before and after training": (
+        lab.exceeds(min(accepted), 1e-3) & lab.below(max(rejected), 1e-6)
+    ),
+    "with a fixed scale it is the other way round": (
+        lab.below(laws["fixed scale against t"], 1e-6) & lab.exceeds(laws["fixed scale against the Gaussian"], 1e-3)
+    ),
+    "the t density tends to the Gaussian as 1/ν": lab.below(closed_end, 1e-6)
+    & lab.within(closed[0] / closed[1], 80, 120),
+    "on t draws the t wins, on Gaussian draws it loses, at every n": (
+        lab.exceeds(min(surprise["t draws"]), 3) & lab.below(max(surprise["Gaussian draws"]), -3)
+    ),
+    "regression: better out of distribution at every n": lab.exceeds(worst_size, 0),
+    "classification: better out of distribution at equal accuracy": (
+        lab.exceeds(worst_shift, 0) & lab.below(accuracy_change, 0.02)
+    ),
+    "no harm of .02 nats in distribution": lab.below(harm, 0.02),
+}
+
+# %%
 lab.claim(
     "lee2021scale",
     "A random scale of the last layer turns the limit into a scale mixture, an inverse gamma one into a Student-t process, also after "
     "training; heavier tails are more robust out of distribution",
-    measured={
-        "least p-value against the t laws": min(accepted),
-        "largest p-value against the Gaussian of equal variance": max(rejected),
-        **{
-            f"NLL gain out of distribution, n = {n}": both.gaussian["out"][i] - both.student["out"][i]
-            for i, n in enumerate(sizes)
-        },
-        "lowest end of those intervals": worst_size,
-        **{
-            f"NLL gain in classification, {name}": sparse.nll["Gaussian", name] - sparse.nll["Student", name]
-            for name in exams
-        },
-        "lowest end of the shifted ones": worst_shift,
-        "largest change of accuracy": accuracy_change,
-        "largest harm in distribution (nats)": harm,
-        "t draws: least gain of the t in standard errors": min(surprise["t draws"]),
-    },
-    control={
-        "fixed scale against t, p": laws["fixed scale against t"],
-        "fixed scale against the Gaussian, p": laws["fixed scale against the Gaussian"],
-        "Gaussian draws: largest gain of the t in standard errors": max(surprise["Gaussian draws"]),
-        "log t − log Gaussian at 10⁸ degrees of freedom": closed_end,
-        "its fall from 10⁴ to 10⁶": closed[0] / closed[1],
-    },
-    holds={
-        "the t law is accepted and the Gaussian rejected, before and after training": (
-            lab.exceeds(min(accepted), 1e-3) & lab.below(max(rejected), 1e-6)
-        ),
-        "with a fixed scale it is the other way round": (
-            lab.below(laws["fixed scale against t"], 1e-6) & lab.exceeds(laws["fixed scale against the Gaussian"], 1e-3)
-        ),
-        "the t density tends to the Gaussian as 1/ν": lab.below(closed_end, 1e-6)
-        & lab.within(closed[0] / closed[1], 80, 120),
-        "on t draws the t wins, on Gaussian draws it loses, at every n": (
-            lab.exceeds(min(surprise["t draws"]), 3) & lab.below(max(surprise["Gaussian draws"]), -3)
-        ),
-        "regression: better out of distribution at every n": lab.exceeds(worst_size, 0),
-        "classification: better out of distribution at equal accuracy": (
-            lab.exceeds(worst_shift, 0) & lab.below(accuracy_change, 0.02)
-        ),
-        "no harm of .02 nats in distribution": lab.below(harm, 0.02),
-    },
+    measured=measured,
+    control=control,
+    holds=holds,
     scaled="one table of 442 rows instead of eight, three classes of 8 x 8 digits with 60 inducing points instead of MNIST and CIFAR-10, "
     "a kernel grid instead of gradient descent on hyper-parameters",
     data=data.kind("diabetes"),
@@ -1117,11 +1167,8 @@ steady = abs(float(patch_16.mean()) / float(local[0].mean()) - 1)
 cursed = 1 - float(full_16.mean()) / float(local[2].mean())
 
 # %%
-lab.claim(
-    "cagnetta2022what",
-    "The learning curve of a deep convolutional kernel is set by the effective dimension of the subsets that the target depends on, not by "
-    "the input's; a target that is itself a deep random network is cursed",
-    measured={f"exponent, teacher {t}": b for t, b in zip(teachers, local)}
+measured = (
+    {f"exponent, teacher {t}": b for t, b in zip(teachers, local)}
     | {f"relative distance from theory, teacher {t}": o for t, o in zip(teachers, off_theory)}
     | {
         "input dimension 16, one-patch teacher: exponent": patch_16,
@@ -1129,23 +1176,36 @@ lab.claim(
         "input dimension 4, one-patch teacher: exponent": short,
         "one-patch teacher: relative change from dimension 8 to 16": steady,
         "full teacher: relative drop from dimension 8 to 16": cursed,
-    },
-    control={f"fully connected student, teacher {t}: exponent": b for t, b in zip(teachers, dense)}
-    | {f"convolutional minus fully connected, teacher {t}": a for t, a in zip(teachers, advantage)},
-    holds={
-        "smaller receptive fields are learnt faster, by .05 each": (
-            lab.exceeds(local[0].mean(), local[1].mean() + 0.05) & lab.exceeds(local[1].mean(), local[2].mean() + 0.05)
-        ),
-        "exponents are within 20, 20 and 35 % of theory": (
-            lab.below(max(off_theory[:2]), 0.2) & lab.below(off_theory[2], 0.35)
-        ),
-        "one patch: doubling the input changes the exponent by less than 25 %": lab.below(steady, 0.25),
-        "full teacher: it drops by more than 30 %": lab.exceeds(cursed, 0.3),
-        "local teachers: convolution gains a third of its theoretical advantage": (
-            lab.exceeds(advantage[0].mean(), 0.125) & lab.exceeds(advantage[1].mean(), 0.055)
-        ),
-        "full teacher: it gains less than .08": lab.below(advantage[2].mean().abs(), 0.08),
-    },
+    }
+)
+control = {f"fully connected student, teacher {t}: exponent": b for t, b in zip(teachers, dense)} | {
+    f"convolutional minus fully connected, teacher {t}": a for t, a in zip(teachers, advantage)
+}
+
+# %%
+holds = {
+    "smaller receptive fields are learnt faster, by .05 each": (
+        lab.exceeds(local[0].mean(), local[1].mean() + 0.05) & lab.exceeds(local[1].mean(), local[2].mean() + 0.05)
+    ),
+    "exponents are within 20, 20 and 35 % of theory": (
+        lab.below(max(off_theory[:2]), 0.2) & lab.below(off_theory[2], 0.35)
+    ),
+    "one patch: doubling the input changes the exponent by less than 25 %": lab.below(steady, 0.25),
+    "full teacher: it drops by more than 30 %": lab.exceeds(cursed, 0.3),
+    "local teachers: convolution gains a third of its theoretical advantage": (
+        lab.exceeds(advantage[0].mean(), 0.125) & lab.exceeds(advantage[1].mean(), 0.055)
+    ),
+    "full teacher: it gains less than .08": lab.below(advantage[2].mean().abs(), 0.08),
+}
+
+# %%
+lab.claim(
+    "cagnetta2022what",
+    "The learning curve of a deep convolutional kernel is set by the effective dimension of the subsets that the target depends on, not by "
+    "the input's; a target that is itself a deep random network is cursed",
+    measured=measured,
+    control=control,
+    holds=holds,
     scaled=f"input dimensions 4 to 16 and {counts[-1]} training points; tangent kernels only; finite networks are not trained",
     reason="Exponents are read at small sizes, where deep teachers look steeper than they end: "
     + ", ".join(f"{float(b.mean()):.3f} against {e:.3f}" for b, e in zip(local, expected))

@@ -45,6 +45,18 @@ HOSTILE = {
     "a comparison with itself": (claim("lab.exceeds(fused.mean(), fused.mean())"), "with itself"),
     "nothing measured": (claim("fused.mean() > 0.5", measured='{"fused": [0.9, 0.95]}'), "nothing in measured="),
     "conditions in a dict of literals": (claim("conditions", 'conditions = {"a": True}'), "is a literal"),
+    "a literal added to a dict later": (
+        claim("holds", 'holds = {"a": fused.mean() > plain.mean()}\nholds |= {"b": True}'),
+        "'b' is a literal",
+    ),
+    "a dict of arms that has nothing to do with the conditions": (
+        claim("lab.exceeds(len(images), 3)", 'measured = {"fused": fused} | {"plain": plain}', measured="measured"),
+        "no measured value",
+    ),
+    "a name that is measured only after the condition was made": (
+        claim("holds", 'late = 0.9\nholds = {"a": lab.exceeds(late, 0.5)}\nlate = fused.mean()'),
+        "nothing that was computed",
+    ),
 }
 
 HONEST = {
@@ -60,6 +72,12 @@ HONEST = {
         measured="{k: rows[k] for k in rows}",
     ),
     "through a dict": claim("conditions", 'conditions = {"a": lab.exceeds(fused.mean(), plain.mean())}'),
+    "with arms and conditions in cells of their own": claim(
+        "holds",
+        'measured = {"fused": fused} | {"plain": plain}\nholds = {"a": lab.exceeds(fused.mean(), plain.mean())}\n'
+        'holds |= {"b": lab.below(plain.mean(), bound)}',
+        measured="measured",
+    ),
     "by statistics": claim("lab.exceeds(torch.as_tensor(fused).mean(), 2 * np.std(plain))"),
 }
 
@@ -89,7 +107,4 @@ def test_chapters_keep_to_their_form(chapter):
     for cell in re.split(r"^# %%", text, flags=re.M)[1:]:
         head, _, body = cell.partition("\n")
         lines = [x for x in body.splitlines() if x.strip() and not x.lstrip().startswith("#")]
-        calls_claim = "lab.claim(" in body
-        assert "markdown" in head or len(lines) <= (60 if calls_claim else 18), (
-            f"a cell of {len(lines)} lines: {lines[0]}"
-        )
+        assert "markdown" in head or len(lines) <= 18, f"a cell of {len(lines)} lines: {lines[0]}"

@@ -114,7 +114,7 @@ def empirical_ntk(
             kind of outputs, or a module whose output is not ``[N, O]``.
 
     Source:
-        jacot2018ntk, section 4; mohamadi2022pntk, eq. (2) for the pseudo-NTK.
+        jacot2018ntk; mohamadi2022pntk for the pseudo-NTK.
     """
     require(
         method in ("structured", "jacobian", "ntk_vector"), "a method out of structured, jacobian, ntk_vector", method

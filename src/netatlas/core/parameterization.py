@@ -102,7 +102,7 @@ def exponents(rule: Rule, optimizer: str = "sgd", alignment: Alignment = "full")
         ValueError: For an unknown rule, optimizer or alignment.
 
     Source:
-        everett2024scaling, table of parameterizations; yang2020feature, section 3.
+        everett2024scaling, table of parameterizations; yang2020feature (abc-parameterizations).
     """
     require(rule in TABLE, f"a parameterization out of {sorted(TABLE)}", repr(rule))
     last = sum(TABLE[rule]["readout"])
@@ -211,7 +211,7 @@ def branch_scale(depth: int, exponent: float = 0.5) -> float:
         ValueError: For a depth below 1 or an exponent outside [0, 1].
 
     Source:
-        bordelon2023depthwise, eq. (1).
+        bordelon2023depthwise (the branch's factor).
     """
     require(depth >= 1, "a depth of at least 1", depth)
     require(0 <= exponent <= 1, "an exponent in [0, 1]", exponent)
@@ -234,7 +234,7 @@ def depth_rate(depth: int, optimizer: str, exponent: float = 0.5) -> float:
         ValueError: As :func:`branch_scale`, or for another optimizer.
 
     Source:
-        bordelon2023depthwise, section 3 (the rule for Adam derived as above).
+        bordelon2023depthwise (the rule for Adam derived as above).
     """
     branch_scale(depth, exponent)
     known = ("sgd", "adam", "adamw", "adam_atan2")

@@ -219,7 +219,7 @@ def fit_power_law(
             unknown form.
 
     Source:
-        The loss is that of the scaling-law literature since Hoffmann et al. (arXiv 2203.15556, section D.2).
+        The loss is that of the scaling-law literature since Hoffmann et al. (arXiv 2203.15556).
     """
     position, value = as_array(x, "x"), as_array(y, "y")
     require(form in NAMES, f"a form out of {', '.join(NAMES)}", repr(form))

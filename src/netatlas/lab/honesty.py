@@ -167,21 +167,20 @@ def _short_circuits(node: ast.expr) -> bool:
     return False
 
 
-def _conditions(holds: ast.expr, flow: _Flow, line: int) -> list[tuple[str, ast.expr]]:
-    """The conditions in ``holds=``, through a name that is bound to a dict."""
-    if isinstance(holds, ast.Name):
-        bound = [d.value for d in flow.binding(holds.id, line) if isinstance(d.value, ast.Dict)]
-        if bound:
-            return [c for value in bound for c in _conditions(value, flow, line)]
-    if isinstance(holds, ast.Dict):
+def _entries(given: ast.expr, flow: _Flow, line: int) -> list[tuple[str, ast.expr, int]]:
+    """Entries of a dict with the line that decides what their names mean, through names, unpacking and unions."""
+    if isinstance(given, ast.Name):
+        bound = [d for d in flow.binding(given.id, line) if isinstance(d.value, ast.Dict | ast.BinOp)]
+        found = [entry for d in bound for entry in _entries(d.value, flow, d.line)]
+        return found or [(given.id, given, line)]
+    if isinstance(given, ast.BinOp) and isinstance(given.op, ast.BitOr):
+        return _entries(given.left, flow, line) + _entries(given.right, flow, line)
+    if isinstance(given, ast.Dict):
         named = []
-        for key, value in zip(holds.keys, holds.values):
-            if key is None:
-                named += _conditions(value, flow, line)
-            else:
-                named.append((ast.unparse(key), value))
+        for key, value in zip(given.keys, given.values):
+            named += _entries(value, flow, line) if key is None else [(ast.unparse(key), value, line)]
         return named
-    return [("holds", holds)]
+    return [("", given, line)]
 
 
 def _check_claim(call: ast.Call, flow: _Flow) -> list[Finding]:
@@ -190,24 +189,20 @@ def _check_claim(call: ast.Call, flow: _Flow) -> list[Finding]:
     given = {k.arg: k.value for k in call.keywords}
     if "holds" not in given or "measured" not in given:
         return [Finding(line, str(key), "has no measured= or no holds=")]
-    measured = flow.sources(given["measured"], line)
-    if not measured:
+    if not flow.sources(given["measured"], line):
         return [Finding(line, str(key), "nothing in measured= was computed")]
     # A condition must come from a name that stands in measured= or control= itself, or share its making.
-    shown = {
-        n.id
-        for part in ("measured", "control")
-        if part in given
-        for n in ast.walk(given[part])
-        if isinstance(n, ast.Name)
-    } & (measured | flow.sources(given.get("control", given["measured"]), line))
-    makers = {s for name in shown for s in [name, *_direct(flow, name, line)]}
+    makers: set[str] = set()
+    for part in ("measured", "control"):
+        for _, arm, at in _entries(given[part], flow, line) if part in given else []:
+            shown = {n.id for n in ast.walk(arm) if isinstance(n, ast.Name)} & flow.sources(arm, at)
+            makers |= {s for name in shown for s in [name, *_direct(flow, name, at)]}
     findings = []
-    conditions = _conditions(given["holds"], flow, line)
+    conditions = _entries(given["holds"], flow, line)
     if not conditions:
         findings.append(Finding(line, str(key), "has no condition"))
-    for name, condition in conditions:
-        reached = flow.sources(condition, line)
+    for name, condition, at in conditions:
+        reached = flow.sources(condition, at)
         if not [n for n in ast.walk(condition) if isinstance(n, ast.Name | ast.Call)]:
             problem = "is a literal"
         elif isinstance(condition, ast.Name) and not reached:
@@ -222,7 +217,7 @@ def _check_claim(call: ast.Call, flow: _Flow) -> list[Finding]:
             problem = "is reached by no measured value"
         else:
             continue
-        findings.append(Finding(line, str(key), f"condition {name} {problem}"))
+        findings.append(Finding(line, str(key), f"condition {name or 'holds'} {problem}"))
     return findings
 
 

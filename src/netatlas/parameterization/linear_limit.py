@@ -50,7 +50,7 @@ def linear_network(
             :func:`kernel_step`).
 
     Source:
-        yang2020feature, section 6 and the appendix on linear networks.
+        yang2020feature (the limit of linear networks).
     """
     require(
         inputs >= 1 and outputs >= 1 and (width is None or width >= 1), "sizes of at least 1", (width, inputs, outputs)

@@ -34,7 +34,7 @@ def minimum_width(inputs: int, outputs: int, norm: str = "uniform") -> int:
         ValueError: For dimensions below 1 or another norm.
 
     Source:
-        li2023minwidth, theorem 1 (uniform) and the earlier result it quotes (lp).
+        li2023minwidth (uniform) and the earlier result it quotes (lp).
     """
     require(min(inputs, outputs) >= 1, "dimensions of at least 1", (inputs, outputs))
     require(norm in ("uniform", "lp"), "a norm out of uniform, lp", repr(norm))
@@ -57,7 +57,7 @@ class NarrowNetwork(nn.Module):
         ValueError: For sizes below 1 or a slope outside (0, 1).
 
     Source:
-        li2023minwidth, section 2.
+        li2023minwidth (constructions).
     """
 
     def __init__(

@@ -151,7 +151,7 @@ def recurrent_states(params: dict[str, Tensor], inputs: Float[Tensor, "T B I"]) 
         ValueError: For shapes that do not fit, or different devices.
 
     Source:
-        liu2023connectivity, eq. (1) with the leak rate 1.
+        liu2023connectivity (the recurrent network) with the leak rate 1.
     """
     w, enter = params["W"], params["W_in"]
     require({w.device, enter.device} == {inputs.device}, f"weights on {inputs.device}", {w.device, enter.device})

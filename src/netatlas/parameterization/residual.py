@@ -41,7 +41,7 @@ class DepthScaledResidualMLP(nn.Module):
         ValueError: For a size below 1, a richness that is not positive, or an exponent outside [0, 1].
 
     Source:
-        bordelon2023depthwise, eq. (1).
+        bordelon2023depthwise (the residual network).
     """
 
     def __init__(
@@ -104,7 +104,7 @@ def mean_field_rates(
         ValueError: For an unknown optimizer or sizes below 1.
 
     Source:
-        bordelon2023depthwise, section 3; the factors of input and readout under Adam follow from the same count.
+        bordelon2023depthwise; the factors of input and readout under Adam follow from the same count.
     """
     require(width >= 1 and gamma > 0, "a width of at least 1 and a positive gamma", (width, gamma))
     blocks = depth_rate(depth, optimizer, exponent) if depth_factor else 1.0

@@ -369,7 +369,7 @@ def kernel_pages(root: Path, chapters: list[str], titles: dict[str, str], folder
 
 
 # Cells that only show what was computed: readers of the page want the result first, and the code at a click.
-SHOWS = re.compile(r"lab\.(claim|figure|portrait|table|papers_table)\(")
+SHOWS = re.compile(r"lab\.(claim|figure|portrait|table|papers_table)\(|^(measured|control|holds|reason) \|?= ", re.M)
 
 
 def prepare_chapter(path: Path, chapter: str) -> Any:

@@ -72,7 +72,7 @@ def power_law_spectrum(
         ValueError: For exponents out of range, or fewer features than one.
 
     Source:
-        bordelon2024dynamical, section 3; the binning is ours.
+        bordelon2024dynamical (power-law features); the binning is ours.
     """
     require(
         task > 0 and capacity >= 0, "a task exponent above 0 and a capacity exponent of at least 0", (task, capacity)

@@ -96,7 +96,7 @@ def labelled_cost(
         ValueError: For a negative weight, NaN, or lengths that differ.
 
     Source:
-        kang2023projektor, section 3; the label term is that of Alvarez-Melis and Fusi (arXiv 2002.02923).
+        kang2023projektor; the label term is that of Alvarez-Melis and Fusi (arXiv 2002.02923).
     """
     require(label_weight >= 0, "a label weight of at least 0", label_weight)
     require(len(first) == len(first_labels) and len(second) == len(second_labels), "one label a point", "others")
@@ -157,7 +157,7 @@ def mixture_transport(
             small that the kernel underflows, NaN, or an iteration that has not settled.
 
     Source:
-        kang2023projektor, the calibrated gradient of section 4.
+        kang2023projektor (the calibrated gradient).
     """
     cost, weight = np.asarray(cost, dtype=np.float64), np.atleast_2d(np.asarray(proportions, dtype=np.float64))
     require_finite("cost", cost)

@@ -33,7 +33,7 @@ def saturating_expert_count(experts: np.ndarray, start: float, limit: float) -> 
         ValueError: For counts below 1, or a limit not above the start.
 
     Source:
-        clark2022routed, equation (8).
+        clark2022routed (the saturating expert count).
     """
     count = np.asarray(experts, dtype=np.float64)
     require(bool((count >= 1).all()), "expert counts of at least 1", count.min() if count.size else 0)
@@ -197,7 +197,7 @@ def fit_routed_laws(
             positive weight than parameters.
 
     Source:
-        clark2022routed, equation (7) and appendix; restrictions as compared there.
+        clark2022routed (the bilinear law); restrictions as compared there.
     """
     require(form in FORMS, f"a form out of {', '.join(FORMS)}", repr(form))
     size, experts, loss = _checked(size, experts, loss)

@@ -295,7 +295,7 @@ def label_distribution_distances(
         share: Regularization as a share of the mean cost.
 
     Source:
-        kang2023projektor, section 3: the distance of Alvarez-Melis and Fusi (arXiv 2002.02923).
+        kang2023projektor: the distance of Alvarez-Melis and Fusi (arXiv 2002.02923).
     """
     centre = sources.validation.mean(0)
     basis = np.linalg.svd(sources.validation - centre, full_matrices=False)[2][:components].T

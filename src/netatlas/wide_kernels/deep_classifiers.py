@@ -28,7 +28,7 @@ class PowerSeries:
         ValueError: For a negative coefficient or power, or another sum: then no activation has this dual.
 
     Source:
-        radhakrishnan2022wide, eq. (3).
+        radhakrishnan2022wide (the infinitely deep kernel).
     """
 
     def __init__(self, coefficients: dict[int, float]) -> None:
@@ -102,7 +102,7 @@ def singular_dual(exponent: float) -> PowerSeries:
         ValueError: For an exponent that is not positive.
 
     Source:
-        radhakrishnan2022wide, table 1.
+        radhakrishnan2022wide (the activations of each regime).
     """
     require(exponent > 0, "a positive exponent", exponent)
     for j in range(1, 60):
@@ -160,7 +160,7 @@ def deep_kernel_table(
         ValueError: For a negative depth, fewer than two points, or an unknown kind.
 
     Source:
-        radhakrishnan2022wide, section 2.
+        radhakrishnan2022wide (deep kernels).
     """
     require(depth >= 0 and points >= 2, "a depth of at least 0 and two points", (depth, points))
     require(kind in ("nngp", "ntk"), "a kind out of nngp, ntk", kind)
@@ -191,7 +191,7 @@ def kernel_vote(
         ValueError: For labels other than :math:`\pm 1`, one class is fine, or counts out of range.
 
     Source:
-        radhakrishnan2022wide, theorem 1.
+        radhakrishnan2022wide (the classifier of an infinitely deep network).
     """
     require(bool((labels.abs() == 1).all()) and len(labels) == len(log_weights), "labels of +-1, one a row", labels)
     rows = []
@@ -224,7 +224,7 @@ def relu_deep_ntk(xi: Float[Tensor, " *shape"], depth: int) -> Float[Tensor, " *
         ValueError: For a negative depth or NaN.
 
     Source:
-        radhakrishnan2022wide, section 3 (majority vote).
+        radhakrishnan2022wide (majority vote).
     """
     require(depth >= 0, "a depth of at least 0", depth)
     require_finite("xi", xi)

@@ -124,7 +124,7 @@ def fourth_coefficient(phi: Elementwise, fourth: float, width: int) -> float:
         ValueError: For a width below 1.
 
     Source:
-        antognini2019finite, section 3.
+        antognini2019finite (the Edgeworth expansion).
     """
     require(width >= 1, "a width of at least 1", width)
     return (fourth * moment(phi, 4) / moment(phi, 2) ** 2 - 3) / (24 * width)
@@ -211,7 +211,7 @@ def output_density(phi: Elementwise, readout: Readout, width: int, *, reach: flo
         ValueError: For a readout without a characteristic function, or a width below 1.
 
     Source:
-        antognini2019finite, section 3.
+        antognini2019finite (the Edgeworth expansion).
     """
     require(width >= 1, "a width of at least 1", width)
     require(readout.characteristic is not None, "a symmetric readout", readout.name)

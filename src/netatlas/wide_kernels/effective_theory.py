@@ -77,7 +77,7 @@ def kernel_flow(kind: UniversalityClass, weight_variance: float, depth: int, *, 
         ValueError: For a depth below 1 or a start or variance that is not positive.
 
     Source:
-        roberts2021principles, sections 4.2 and 5.
+        roberts2021principles (recursions at initialization, criticality).
     """
     require(depth >= 1 and start > 0 and weight_variance > 0, "positive depth, start and variance", (depth, start))
     h, w = half_gaussian_rule()
@@ -127,7 +127,7 @@ def sample_scales(
         ValueError: For a size below 1.
 
     Source:
-        roberts2021principles, sections 4.1 and 4.3.
+        roberts2021principles (the four-point vertex).
     """
     require(min(width, depth, networks) >= 1, "positive width, depth and networks", (width, depth, networks))
     scale = torch.full((networks,), start, device=generator.device)
@@ -168,7 +168,7 @@ def residual_vertex(
         ValueError: For a share outside [0, 1) or a width below 2.
 
     Source:
-        roberts2021principles, appendix B (residual networks).
+        roberts2021principles (residual networks).
     """
     require(0 <= keep < 1 and width >= 2, "a kept share in [0, 1) and two units", (keep, width))
     z = torch.randn(networks, width, generator=generator, device=generator.device)

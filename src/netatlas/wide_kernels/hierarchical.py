@@ -63,7 +63,7 @@ def hierarchical_kernel(
         ValueError: For patches that are not unit vectors, or filters that do not fit.
 
     Source:
-        cagnetta2022what, section 2 and appendix A.
+        cagnetta2022what (hierarchical kernels).
     """
     require(kind in ("ntk", "nngp"), "a kind out of ntk, nngp", kind)
     _unit("x", x)
@@ -110,7 +110,7 @@ def dense_sphere_kernel(
         ValueError: As :func:`hierarchical_kernel`, or for no hidden layer.
 
     Source:
-        cagnetta2022what, section 2.
+        cagnetta2022what (hierarchical kernels).
     """
     require(depth >= 1, "at least one hidden layer", depth)
     _unit("x", x)
@@ -154,7 +154,7 @@ def teacher_average_error(
         ValueError: For a singular student's kernel.
 
     Source:
-        cagnetta2022what, section 5 (teacher-student); the closed average is derived here.
+        cagnetta2022what (teacher and student); the closed average is derived here.
     """
     require_finite("student", student)
     matrix = student.clone()
@@ -176,7 +176,7 @@ def effective_dimension(filters: tuple[int, ...]) -> int:
         filters: Filter sizes.
 
     Source:
-        cagnetta2022what, section 3.
+        cagnetta2022what (the spectrum).
     """
     return (filters[0] - 1) * math.prod(filters[1:])
 

@@ -72,7 +72,7 @@ def linearized_outputs(
         ValueError: For a learning rate at which the dynamics diverges, or NaN.
 
     Source:
-        jacot2018ntk, section 5.
+        jacot2018ntk (kernel gradient descent with the squared loss).
     """
     for name, values in (("gram", gram), ("cross", cross), ("targets", targets)):
         require_finite(name, values)
@@ -126,7 +126,7 @@ def descend(
         ValueError: For a network of other layers, parameters that are not stacked, or steps below 1.
 
     Source:
-        jacot2018ntk, section 6.
+        jacot2018ntk (principal components).
     """
     require(steps >= 1, "at least one step", steps)
     skeleton = net.build((inputs.shape[1],), None, device="meta")

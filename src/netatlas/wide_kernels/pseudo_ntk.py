@@ -65,7 +65,7 @@ def frobenius_error(full: Float[Tensor, "n n O O"], scalar: Float[Tensor, "n n"]
         ValueError: For shapes that do not fit.
 
     Source:
-        mohamadi2022pntk, theorem 4.2.
+        mohamadi2022pntk (convergence in Frobenius norm).
     """
     return float(_gap(full, scalar).norm() / full.norm())
 
@@ -93,7 +93,7 @@ def gram_error(full: Float[Tensor, "n n O O"], scalar: Float[Tensor, "n n"]) -> 
         ValueError: For shapes that do not fit.
 
     Source:
-        mohamadi2022pntk, theorems 4.2 and 4.3.
+        mohamadi2022pntk (convergence of norm and top eigenvalue).
     """
     gap = _gap(full, scalar)
     size = full.square().sum((2, 3)).sqrt()
@@ -133,7 +133,7 @@ def residual_regression(
         ValueError: For shapes that do not fit, a negative ridge, or a Gram matrix that is singular.
 
     Source:
-        mohamadi2022pntk, eq. (6).
+        mohamadi2022pntk (regression with the pseudo-NTK).
     """
     require(ridge >= 0, "a ridge of at least 0", ridge)
     require(targets.shape == start_train.shape, f"targets {tuple(start_train.shape)}", tuple(targets.shape))

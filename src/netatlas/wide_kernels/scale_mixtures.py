@@ -46,7 +46,7 @@ def multivariate_t_logpdf(
         ValueError: For degrees of freedom that are not positive, or a scale matrix that is not positive definite.
 
     Source:
-        lee2021scale, theorem 3.1.
+        lee2021scale (the limit with a random last-layer scale).
     """
     factor = _cholesky(scale)
     solved = torch.linalg.solve_triangular(factor, y[..., None], upper=False)[..., 0]
@@ -145,7 +145,7 @@ def process_posterior(
         ValueError: For a Gram matrix that is not positive definite, or a shape or scale that is not positive.
 
     Source:
-        lee2021scale, section 3.1.
+        lee2021scale (the inverse gamma case).
     """
     require(shape > 0 and scale > 0, "a positive shape and scale", (shape, scale))
     factor = _cholesky(gram)
@@ -194,7 +194,7 @@ def sample_relu_features(
         ValueError: For a first kernel that is not positive definite.
 
     Source:
-        lee2021scale, theorem 3.1 (the limit); the sampler is exact at every width.
+        lee2021scale (the limit); the sampler is exact at every width.
     """
     root = _cholesky(first).float()
     z = torch.randn(networks, width, len(first), generator=generator) @ root.mT
