@@ -12,7 +12,7 @@ ENV := $(VENV)/.ready$(TORCH)
 TORCH_INDEX = $(if $(filter cpu,$(TORCH)),--extra-index-url https://download.pytorch.org/whl/cpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help book chapter test lab bench data lock clean
+.PHONY: help book chapter test lab bench data weights lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1\t/' | expand -t 10
@@ -42,6 +42,9 @@ bench: $(ENV)  ## time each hot kernel beside what a user would pick instead
 
 data: $(ENV)  ## list the data sets and verify those that are here
 	@$(BIN)/netatlas data list && $(BIN)/netatlas data verify
+
+weights: $(ENV)  ## train stored weights again: make weights NAME=...
+	@$(BIN)/netatlas weights train $(NAME) --device $(DEVICE) --seed $(SEED)
 
 lock: $(ENV)  ## make requirements.lock anew from pyproject.toml
 	$(BIN)/python tools/lock.py

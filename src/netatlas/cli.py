@@ -1,4 +1,4 @@
-"""The command line: ``netatlas build``, ``netatlas paper KEY``, ``netatlas data ...``, ``netatlas new-chapter X``."""
+"""The command line: ``netatlas build``, ``paper KEY``, ``data ...``, ``weights ...``, ``new-chapter X``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from netatlas.data.cli import app as data_app
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="The Network Atlas: an executable research book.")
 app.add_typer(data_app, name="data", help="List, fetch and verify data sets.")
+weights_app = typer.Typer(no_args_is_help=True, add_completion=False)
+app.add_typer(weights_app, name="weights", help="Make stored weights again, or check that they can be made again.")
 
 
 @app.command()
@@ -78,6 +80,39 @@ def record() -> None:
 
     for path in record_ledger(Path("build/ledger.json"), Path("results")):
         typer.echo(f"wrote {path}")
+
+
+@weights_app.command("train")
+def train_weights(
+    name: Annotated[str, typer.Argument(help="a name in weights/recipes.yml")],
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    seed: Annotated[int, typer.Option(help="seed of the training")] = 0,
+) -> None:
+    """Train, evaluate and store one set of weights."""
+    from netatlas.pipeline import weights
+
+    try:
+        typer.echo(json.dumps(weights.train(name, device=device, seed=seed), indent=1))
+    except ValueError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+@weights_app.command("check")
+def check_weights(name: Annotated[str, typer.Argument(help="a name in weights/recipes.yml")]) -> None:
+    """Train one set of weights again, and compare what it achieves with what is stored."""
+    from netatlas.pipeline import weights
+
+    try:
+        differences = weights.check(name)
+    except (ValueError, RuntimeError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+    for line in differences:
+        typer.echo(line, err=True)
+    if differences:
+        raise typer.Exit(1)
+    typer.echo(f"{name}: trained again, every figure as stored")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
+import yaml
+
 from netatlas import registry
 
 SHARED = ("core", "lab", "data")
@@ -31,10 +33,20 @@ def tree(folder: str) -> list[str]:
 
 
 def sources_of(chapter: str) -> list[str]:
-    """Files that make a chapter stale: its family's package, ``core``, ``lab``, ``data`` and the lock file."""
+    """Files that make a chapter stale: its family, ``core``, ``lab``, ``data``, its stored weights, the lock file."""
     files = [f for name in (chapter, *SHARED) for f in tree(f"src/netatlas/{name}")]
+    files += weights_of(chapter)
     lock = Path("requirements.lock")
     return files + ([str(lock)] if lock.exists() else [])
+
+
+def weights_of(chapter: str) -> list[str]:
+    """Stored weights that a chapter's own package makes, with their records."""
+    recipes = Path("weights/recipes.yml")
+    made = (yaml.safe_load(recipes.read_text(encoding="utf-8")) or {}) if recipes.exists() else {}
+    names = sorted(name for name, module in made.items() if module.startswith(f"netatlas.{chapter}."))
+    paths = (Path(f"weights/{name}.{kind}") for name in names for kind in ("json", "safetensors"))
+    return [str(path) for path in paths if path.exists()]
 
 
 def digest(files: Iterable[str]) -> str:
