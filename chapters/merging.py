@@ -34,10 +34,11 @@ import torch
 
 from netatlas import data, lab
 from netatlas.core.nn import MLP
+from netatlas.core.states import parameter_distance
 from netatlas.core.stats import stderr
 from netatlas.core.train import fit_many
 from netatlas.merging import experiments as ex
-from netatlas.merging import paired_stitching_configs, parameter_distance, pareto_front, stitching_space
+from netatlas.merging import paired_stitching_configs, pareto_front, stitching_space
 
 lab.begin("merging", profile=profile, seed=seed, device=device)
 

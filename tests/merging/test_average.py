@@ -4,16 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netatlas.core.nn import MLP
+from netatlas.core.states import check_states, member, parameter_distance, stack
 from netatlas.core.train import stack_members
-from netatlas.merging import (
-    average_weights,
-    check_states,
-    interpolation_path,
-    member,
-    parameter_distance,
-    prediction_ensemble,
-    stack,
-)
+from netatlas.merging import average_weights, interpolation_path, prediction_ensemble
 
 
 def state(seed, dtype=torch.float32):

@@ -4,17 +4,15 @@ import pytest
 import torch
 
 from netatlas.core.nn import MLP, ResNet
+from netatlas.core.states import member
+from netatlas.core.symmetry import permute_network, random_permutations, residual_wiring
 from netatlas.core.train import Ensemble, stack_members
 from netatlas.merging import (
     ResidualMLP,
     average_weights,
     diagonal_fisher,
     fuse,
-    member,
     paired_stitching_configs,
-    permute_network,
-    random_permutations,
-    residual_wiring,
     stitching_space,
     transport_network,
 )

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from netatlas.core.nn import MLP, ConvNet
+from netatlas.core.states import stack
 from netatlas.merging import (
     average_weights,
     diagonal_fisher,
@@ -13,7 +14,6 @@ from netatlas.merging import (
     merge_coefficient_grid,
     mlp_diagonal_fisher,
     shuffled_entries,
-    stack,
 )
 
 

@@ -7,18 +7,14 @@ from scipy.optimize import linear_sum_assignment
 from torch import nn
 
 from netatlas.core.nn import MLP, ConvNet
+from netatlas.core.symmetry import WiredLayer, permute_network, preactivations, random_permutations, sequential_wiring
 from netatlas.merging import (
-    FusionLayer,
     activation_cost,
     align_layer,
     average_weights,
     fuse,
     largest_neurons,
     move_columns,
-    permute_network,
-    preactivations,
-    random_permutations,
-    sequential_wiring,
     transport_map,
     transport_network,
     weight_cost,
@@ -65,10 +61,10 @@ class Residual(nn.Module):
 
 
 RESIDUAL = [
-    FusionLayer("stem.weight", None, "stream"),
-    FusionLayer("inner.weight", "stream", "inside"),
-    FusionLayer("outer.weight", "inside", "stream"),
-    FusionLayer("head.weight", "stream", None),
+    WiredLayer("stem.weight", None, "stream"),
+    WiredLayer("inner.weight", "stream", "inside"),
+    WiredLayer("outer.weight", "inside", "stream"),
+    WiredLayer("head.weight", "stream", None),
 ]
 
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .states import State, check_finite, check_states
+from netatlas.core.states import State, check_finite, check_states
 
 
 def check_coefficients(coefficients: Sequence[float] | Tensor | None, models: int) -> list[float]:

@@ -13,21 +13,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from netatlas.core.nn import MLP, ConvNet, ResNet
+from netatlas.core.states import State, member, stack
 from netatlas.core.stats import stderr
+from netatlas.core.symmetry import WiredLayer, permute_network, preactivations, random_permutations, residual_wiring
 from netatlas.core.train import Ensemble, fit_many, stack_members
 
 from .average import prediction_ensemble
 from .fisher import diagonal_fisher, fisher_merge, mlp_diagonal_fisher, shuffled_entries
-from .ot_fusion import (
-    FusionLayer,
-    largest_neurons,
-    permute_network,
-    preactivations,
-    random_permutations,
-    residual_wiring,
-    transport_network,
-)
-from .states import State, member, stack
+from .ot_fusion import largest_neurons, transport_network
 from .stitching import (
     Configuration,
     ResidualMLP,
@@ -90,7 +83,7 @@ def fusion_network(name: str, *, bias: bool = False, scale: float = 1) -> nn.Mod
     return network
 
 
-def wiring_for(module: nn.Module) -> list[FusionLayer] | None:
+def wiring_for(module: nn.Module) -> list[WiredLayer] | None:
     """The wiring of a network: two-stream for residual ones, the default chain (``None``) otherwise."""
     return residual_wiring(dict(module.named_parameters())) if isinstance(module, ResNet) else None
 

@@ -11,8 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from netatlas.core.states import State, check_finite, check_states
+
 from .average import average_weights, check_coefficients
-from .states import State, check_finite, check_states
 
 LABELS = ("exact", "sampled", "empirical")
 

@@ -7,12 +7,14 @@ from typing import NamedTuple
 
 import ot
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from scipy.optimize import linear_sum_assignment
-from torch import Tensor, nn
+from torch import Tensor
+
+from netatlas.core.states import State, check_finite, check_states
+from netatlas.core.symmetry import WiredLayer, sequential_wiring
 
 from .average import average_weights, check_coefficients
-from .states import State, check_finite, check_states
 
 
 class TransportMap(NamedTuple):
@@ -27,87 +29,6 @@ class TransportMap(NamedTuple):
     rows: Tensor
     columns: Tensor
     order: Tensor | None = None
-
-
-class FusionLayer(NamedTuple):
-    """One layer in a wiring: which parameters it has, which neurons it reads and which it writes.
-
-    ``source`` and ``target`` name sets of neurons; ``None`` marks the network's inputs or outputs, which are never
-    moved. Two layers that write the same set (the branches of a residual block) have their maps averaged.
-    """
-
-    weight: str
-    source: str | None
-    target: str | None
-    bias: str | None = None
-
-
-def sequential_wiring(state: State) -> list[FusionLayer]:
-    """Wiring of a chain of layers, read off the order of the state's ``*.weight`` (and ``*.bias``) entries.
-
-    Args:
-        state: weights of shape ``[out, in]`` or ``[out, in, *kernel]``, biases of shape ``[out]``.
-
-    Returns:
-        One :class:`FusionLayer` a weight, in order.
-
-    Raises:
-        ValueError: no layers, a bias without weight, or a parameter with one axis that is not a bias.
-    """
-    weights = [name for name in state if name.endswith("weight") and state[name].ndim >= 2]
-    biases = {name: name.removesuffix("weight") + "bias" for name in weights}
-    other = set(state) - set(weights) - set(biases.values())
-    if other:
-        raise ValueError(f"expected a chain of weights and biases, got also {sorted(other)}: pass a wiring")
-    if not weights:
-        raise ValueError("expected at least one weight with two axes or more, got none")
-    ends = [None, *(name.removesuffix(".weight") for name in weights[:-1]), None]
-    return [
-        FusionLayer(name, ends[number], ends[number + 1], biases[name] if biases[name] in state else None)
-        for number, name in enumerate(weights)
-    ]
-
-
-def residual_wiring(state: State) -> list[FusionLayer]:
-    """Wiring of :class:`netatlas.core.nn.ResNet` without normalisation: one stream of neurons a stage.
-
-    A block whose shortcut is the identity writes to the stream it reads; a block that changes the shape starts a new
-    stream, which its shortcut and its second convolution both write.
-
-    Args:
-        state: the network's parameters.
-
-    Returns:
-        Layers in the order in which they run.
-
-    Raises:
-        ValueError: no stem, or a parameter that is neither a weight nor a bias of a convolution or of the head.
-    """
-    if "stem.weight" not in state or "head.weight" not in state:
-        raise ValueError(f"expected a residual network with a stem and a head, got parameters {sorted(state)}")
-
-    def layer(prefix: str, source: str | None, target: str | None) -> FusionLayer:
-        bias = f"{prefix}.bias"
-        return FusionLayer(f"{prefix}.weight", source, target, bias if bias in state else None)
-
-    stream = "stream0"
-    layers = [layer("stem", None, stream)]
-    block = 0
-    while f"blocks.{block}.first.weight" in state:
-        prefix = f"blocks.{block}"
-        changes = f"{prefix}.shortcut.weight" in state
-        target = f"stream{block + 1}" if changes else stream
-        layers.append(layer(f"{prefix}.first", stream, f"{prefix}.inside"))
-        if changes:
-            layers.append(layer(f"{prefix}.shortcut", stream, target))
-        layers.append(layer(f"{prefix}.second", f"{prefix}.inside", target))
-        stream = target
-        block += 1
-    layers.append(layer("head", stream, None))
-    named = {name for item in layers for name in (item.weight, item.bias) if name is not None}
-    if named != set(state):
-        raise ValueError(f"expected convolutions and a head only, got also {sorted(set(state) - named)}")
-    return layers
 
 
 def weight_cost(
@@ -373,7 +294,7 @@ def transport_network(
     source: State,
     reference: State,
     *,
-    wiring: Sequence[FusionLayer] | None = None,
+    wiring: Sequence[WiredLayer] | None = None,
     activations: tuple[Mapping[str, Tensor], Mapping[str, Tensor]] | None = None,
     **transport: object,
 ) -> tuple[dict[str, Tensor], dict[str, TransportMap]]:
@@ -385,7 +306,7 @@ def transport_network(
     Args:
         source: state of A.
         reference: state of B, the same architecture up to the hidden widths.
-        wiring: see :class:`FusionLayer`; default: a chain, in the order of the state.
+        wiring: see :class:`WiredLayer`; default: a chain, in the order of the state.
         activations: pre-activations of A and of B, dictionaries from weight name to ``[samples, neurons, ...]``,
             computed on the same samples (:func:`preactivations`); ``None`` compares weights.
         **transport: options of :func:`transport_map`; ``corrected=True`` for networks of different widths.
@@ -440,7 +361,7 @@ def fuse(
     coefficients: Sequence[float] | Tensor | None = None,
     *,
     reference: int = -1,
-    wiring: Sequence[FusionLayer] | None = None,
+    wiring: Sequence[WiredLayer] | None = None,
     activations: Sequence[Mapping[str, Tensor]] | None = None,
     **transport: object,
 ) -> dict[str, Tensor]:
@@ -481,77 +402,15 @@ def fuse(
     return average_weights(aligned, shares)
 
 
-def permute_network(
-    state: State,
-    permutations: Mapping[str, Int[Tensor, " neurons"]],
-    *,
-    wiring: Sequence[FusionLayer] | None = None,
-) -> dict[str, Tensor]:
-    r"""Reorder hidden neurons without changing the function: neuron :math:`\pi(j)` becomes neuron j.
-
-    Args:
-        state: the network.
-        permutations: one permutation a neuron set named in the wiring; sets left out stay as they are.
-        wiring: see :class:`FusionLayer`; default: a chain.
-
-    Returns:
-        The permuted state.
-
-    Raises:
-        ValueError: an unknown set, or indices that are no permutation of its neurons.
-    """
-    check_states([state])
-    layers = sequential_wiring(state) if wiring is None else list(wiring)
-    known = {layer.target: len(state[layer.weight]) for layer in layers if layer.target is not None}
-    for name, order in permutations.items():
-        if name not in known:
-            raise ValueError(f"expected one of the neuron sets {sorted(known)}, got {name!r}")
-        if sorted(order.tolist()) != list(range(known[name])):
-            raise ValueError(f"expected a permutation of {known[name]} neurons for {name!r}")
-    permuted = dict(state)
-    for layer in layers:
-        if layer.source in permutations:
-            order = permutations[layer.source]
-            weight = permuted[layer.weight]
-            blocks = weight.reshape(weight.shape[0], len(order), -1)[:, order]
-            permuted[layer.weight] = blocks.reshape(weight.shape)
-        if layer.target in permutations:
-            order = permutations[layer.target]
-            for name in (layer.weight, layer.bias):
-                if name is not None:
-                    permuted[name] = permuted[name][order]
-    return permuted
-
-
-def random_permutations(
-    state: State, *, seed: int, wiring: Sequence[FusionLayer] | None = None
-) -> dict[str, Int[Tensor, " neurons"]]:
-    """A random order for every hidden neuron set: the control of an alignment.
-
-    Args:
-        state: the network.
-        seed: seed of the generator.
-        wiring: see :class:`FusionLayer`; default: a chain.
-
-    Returns:
-        One permutation a neuron set, for :func:`permute_network`.
-    """
-    check_states([state])
-    generator = torch.Generator().manual_seed(seed)
-    layers = sequential_wiring(state) if wiring is None else list(wiring)
-    widths = {layer.target: state[layer.weight] for layer in layers if layer.target is not None}
-    return {name: torch.randperm(len(weight), generator=generator).to(weight.device) for name, weight in widths.items()}
-
-
 def largest_neurons(
-    state: State, widths: Sequence[int], *, wiring: Sequence[FusionLayer] | None = None
+    state: State, widths: Sequence[int], *, wiring: Sequence[WiredLayer] | None = None
 ) -> dict[str, Tensor]:
     """Narrow a network by keeping, in each neuron set, those with the largest incoming weights (Euclidean norm).
 
     Args:
         state: the wide network.
         widths: neurons to keep, one number a neuron set, in the wiring's order.
-        wiring: see :class:`FusionLayer`; default: a chain.
+        wiring: see :class:`WiredLayer`; default: a chain.
 
     Returns:
         State of the narrow network; kept neurons stay in their order.
@@ -584,42 +443,3 @@ def largest_neurons(
         if layer.bias is not None:
             narrow[layer.bias] = state[layer.bias][rows]
     return {name: narrow[name] for name in state}
-
-
-@torch.no_grad()
-def preactivations(
-    model: nn.Module, inputs: Tensor, *, wiring: Sequence[FusionLayer] | None = None
-) -> dict[str, Float[Tensor, "samples neurons *space"]]:
-    """Outputs of a network's linear and convolutional layers, before the non-linearity.
-
-    Args:
-        model: the network, its layers being modules.
-        inputs: the samples; no labels are needed.
-        wiring: see :class:`FusionLayer`; default: a chain.
-
-    Returns:
-        Dictionary from weight name to the layer's outputs.
-
-    Raises:
-        ValueError: no samples, or a weight whose module was not called.
-    """
-    if len(inputs) == 0:
-        raise ValueError("expected at least one sample, got none")
-    layers = sequential_wiring(dict(model.named_parameters())) if wiring is None else list(wiring)
-    modules = dict(model.named_modules())
-    found: dict[str, Tensor] = {}
-    hooks = [
-        modules[layer.weight.removesuffix(".weight")].register_forward_hook(
-            lambda _module, _inputs, output, name=layer.weight: found.__setitem__(name, output)
-        )
-        for layer in layers
-    ]
-    try:
-        model(inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    missing = [layer.weight for layer in layers if layer.weight not in found]
-    if missing:
-        raise ValueError(f"expected every layer to be called as a module, these were not: {missing}")
-    return found

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from .states import check_finite
+from netatlas.core.states import check_finite
 
 # Samples that are copied to double precision at once: few enough to stay in cache.
 _ROWS = 2048
