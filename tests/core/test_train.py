@@ -202,3 +202,30 @@ def test_preactivations_are_every_layers_value():
 def test_impossible_networks_are_refused(make):
     with pytest.raises(ValueError, match="expected"):
         make()
+
+
+def test_members_with_one_order_stay_together_until_it_parts():
+    x, y = torch.randn(24, 3), torch.randint(0, 2, (24,))
+    shared, apart = batch_order(0, 24, 1), torch.stack([batch_order(s, 24, 1) for s in (1, 2)], 1)
+    order = torch.cat([shared[:, None].expand(1, 2, 24), apart])
+    seen = {}
+    fit_many(
+        lambda: torch.nn.Linear(3, 2), x, y, seeds=[5, 5], epochs=2, batch_size=8, lr=0.1, momentum=0.9, order=order,
+        observe=lambda step, params: seen.__setitem__(step, params["weight"].detach().clone()),
+    )  # fmt: skip
+    assert sorted(seen) == list(range(7))
+    assert all(torch.equal(seen[step][0], seen[step][1]) for step in range(4))
+    assert not torch.allclose(seen[4][0], seen[4][1])
+
+
+def test_the_default_order_is_the_order_of_the_seeds():
+    x, y = torch.randn(20, 3), torch.randint(0, 2, (20,))
+    options = {"seeds": [3, 4], "epochs": 2, "batch_size": 6}
+    order = torch.stack([batch_order(s, 20, 2) for s in (3, 4)], 1)
+    ours = fit_many(lambda: torch.nn.Linear(3, 2), x, y, **options)
+    same = fit_many(lambda: torch.nn.Linear(3, 2), x, y, order=order, **options)
+    assert torch.equal(ours.params["weight"], same.params["weight"])
+    with pytest.raises(ValueError, match="an order of shape"):
+        fit_many(lambda: torch.nn.Linear(3, 2), x, y, order=order[:1], **options)
+    with pytest.raises(ValueError, match="every example once"):
+        fit_many(lambda: torch.nn.Linear(3, 2), x, y, order=torch.zeros_like(order), **options)

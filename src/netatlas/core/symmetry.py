@@ -12,9 +12,15 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
+from torch.func import functional_call
 
+from netatlas.core.checks import require, require_finite
 from netatlas.core.states import State, check_states
+from netatlas.core.train import minimize
+
+Orders = dict[str, Tensor]
 
 
 class WiredLayer(NamedTuple):
@@ -197,3 +203,281 @@ def preactivations(
     if missing:
         raise ValueError(f"expected every layer to be called as a module, these were not: {missing}")
     return found
+
+
+def neuron_sets(layers: Sequence[WiredLayer], state: State) -> dict[str, int]:
+    """Hidden neuron sets of a wiring with their sizes, in the order in which they are first written."""
+    return {layer.target: len(state[layer.weight]) for layer in layers if layer.target is not None}
+
+
+def _columns(weight: Tensor, neurons: int) -> Tensor:
+    """A weight as ``[out, neurons, rest]``, whether it reads channels, neurons or flattened channels."""
+    return weight.reshape(weight.shape[0], neurons, -1)
+
+
+def rescale_network(
+    state: State, factors: Mapping[str, Float[Tensor, " neurons"]], *, wiring: Sequence[WiredLayer] | None = None
+) -> dict[str, Tensor]:
+    r"""Scale hidden neurons without changing the function of a network of ReLUs.
+
+    .. math:: W_\ell[i,:], b_\ell[i] \to c_i W_\ell[i,:], c_i b_\ell[i], \qquad
+              W_{\ell+1}[:,i] \to W_{\ell+1}[:,i] / c_i, \qquad c_i > 0
+
+    Args:
+        state: The network.
+        factors: Positive factors, one a neuron, for any of the neuron sets named in the wiring.
+        wiring: See :class:`WiredLayer`; default: a chain.
+
+    Returns:
+        The rescaled state.
+
+    Raises:
+        ValueError: For an unknown set, a wrong number of factors, or factors that are not positive and finite.
+
+    Source:
+        grigsby2023hidden.
+    """
+    check_states([state])
+    layers = sequential_wiring(state) if wiring is None else list(wiring)
+    known = neuron_sets(layers, state)
+    for name, factor in factors.items():
+        require(name in known, f"one of the neuron sets {sorted(known)}", repr(name))
+        require(tuple(factor.shape) == (known[name],), f"{known[name]} factors for {name!r}", tuple(factor.shape))
+        require(bool(((factor > 0) & factor.isfinite()).all()), "positive finite factors", f"{float(factor.min())}")
+    scaled = dict(state)
+    for layer in layers:
+        if layer.source in factors:
+            weight = scaled[layer.weight]
+            columns = _columns(weight, known[layer.source]) / factors[layer.source].to(weight)[:, None]
+            scaled[layer.weight] = columns.reshape(weight.shape)
+        if layer.target in factors:
+            for name in (layer.weight, layer.bias):
+                if name is not None:
+                    rows = factors[layer.target].to(scaled[name])
+                    scaled[name] = scaled[name] * rows.reshape((-1,) + (1,) * (scaled[name].ndim - 1))
+    return scaled
+
+
+def unit_neurons(state: State, *, wiring: Sequence[WiredLayer] | None = None) -> dict[str, Tensor]:
+    r"""The one rescaled copy of a network of ReLUs whose hidden neurons all have incoming weights of norm one.
+
+    .. math:: c_i = \Bigl(\sum_{\ell \text{ writes } i} \lVert W_\ell[i,:]\rVert^2 + b_\ell[i]^2\Bigr)^{-1/2}
+
+    Sets are treated in the order in which they are written, each after the scales of the earlier ones have been moved
+    into its columns. A neuron without any incoming weight keeps its scale.
+
+    Args:
+        state: The network.
+        wiring: See :class:`WiredLayer`; default: a chain.
+
+    Returns:
+        The rescaled state: the same for all rescaled copies of a network.
+
+    Raises:
+        ValueError: For a state that is no network of this wiring.
+    """
+    layers = sequential_wiring(state) if wiring is None else list(wiring)
+    for name in neuron_sets(layers, state):
+        squares = sum(
+            state[part].flatten(1).square().sum(1) if state[part].ndim > 1 else state[part].square()
+            for layer in layers
+            if layer.target == name
+            for part in (layer.weight, layer.bias)
+            if part is not None
+        )
+        factor = torch.where(squares > 0, squares, torch.ones_like(squares)).rsqrt()
+        state = rescale_network(state, {name: factor}, wiring=layers)
+    return dict(state)
+
+
+def _gain(
+    name: str, size: int, layers: Sequence[WiredLayer], source: State, reference: State, orders: Orders
+) -> Tensor:
+    """Inner products ``[reference neuron, source neuron]`` of all weights around one set, other sets as ordered."""
+    total = torch.zeros(size, size, dtype=torch.float64)
+    for layer in layers:
+        ours, theirs = reference[layer.weight].double().cpu(), source[layer.weight].double().cpu()
+        if layer.target == name:
+            if layer.source in orders:
+                order = orders[layer.source]
+                theirs = _columns(theirs, len(order))[:, order]
+            total += ours.reshape(size, -1) @ theirs.reshape(size, -1).T
+            if layer.bias is not None:
+                total += torch.outer(reference[layer.bias].double().cpu(), source[layer.bias].double().cpu())
+        elif layer.source == name:
+            if layer.target in orders:
+                theirs = theirs[orders[layer.target]]
+            ours, theirs = (_columns(w, size).transpose(0, 1).reshape(size, -1) for w in (ours, theirs))
+            total += ours @ theirs.T
+    return total
+
+
+def _assigned(gain: Tensor) -> Tensor:
+    return torch.from_numpy(linear_sum_assignment(gain.numpy(), maximize=True)[1])
+
+
+def weight_matching(
+    source: State,
+    reference: State,
+    *,
+    wiring: Sequence[WiredLayer] | None = None,
+    start: Mapping[str, Int[Tensor, " neurons"]] | None = None,
+    sweeps: int = 100,
+    seed: int = 0,
+) -> Orders:
+    r"""Order the hidden neurons of one network so that its weights come close to those of another.
+
+    .. math:: \max_{\pi}\ \sum_\ell \bigl\langle W^{\text{ref}}_\ell,\, P_\ell W_\ell P_{\ell-1}^\top \bigr\rangle
+              + \langle b^{\text{ref}}_\ell, P_\ell b_\ell \rangle
+
+    The problem is hard for all sets at once, and a linear assignment for one set while the others stay: sets are
+    solved in random order until a sweep changes none. The sum never falls, so the result is a local optimum, and for
+    one hidden layer the optimum.
+
+    Args:
+        source: The network whose neurons are ordered.
+        reference: The network to come close to, of the same shapes.
+        wiring: See :class:`WiredLayer`; default: a chain.
+        start: Orders to start from; default: the neurons as they are.
+        sweeps: Largest number of sweeps.
+        seed: Seeds the order of the sets in a sweep.
+
+    Returns:
+        Orders for :func:`permute_network`: entry ``j`` of a set is the source's neuron that goes to place ``j``.
+
+    Raises:
+        ValueError: For states that do not correspond, a layer that reads the set it writes, or ``sweeps`` below 1.
+
+    Source:
+        The weight matching of Git Re-Basin (arXiv 2209.04836).
+    """
+    check_states([source, reference])
+    require(sweeps >= 1, "at least one sweep", sweeps)
+    layers = sequential_wiring(reference) if wiring is None else list(wiring)
+    loops = [layer.weight for layer in layers if layer.source is not None and layer.source == layer.target]
+    require(not loops, "layers that do not read the neurons that they write", loops)
+    sizes = neuron_sets(layers, reference)
+    orders = {name: torch.arange(size) for name, size in sizes.items()}
+    if start is not None:
+        orders |= {name: order.cpu() for name, order in start.items()}
+    generator = torch.Generator().manual_seed(seed)
+    names = list(sizes)
+    for _ in range(sweeps):
+        changed = False
+        for index in torch.randperm(len(names), generator=generator).tolist():
+            name = names[index]
+            gain = _gain(name, sizes[name], layers, source, reference, orders)
+            found, places = _assigned(gain), torch.arange(sizes[name])
+            better = gain[places, found].sum() - gain[places, orders[name]].sum()
+            # Equal sums are left alone, or two equally good orders would take turns.
+            if better > 1e-9 * gain.abs().max().clamp_min(torch.finfo(gain.dtype).tiny):
+                orders[name], changed = found, True
+        if not changed or len(names) <= 1:
+            break
+    device = next(iter(source.values())).device
+    return {name: order.to(device) for name, order in orders.items()}
+
+
+def activation_matching(
+    source: Float[Tensor, "samples neurons *space"], reference: Float[Tensor, "samples neurons *space"]
+) -> Int[Tensor, " neurons"]:
+    r"""Order neurons so that their activations correlate with those of another network on the same samples.
+
+    .. math:: \max_\pi \sum_j \operatorname{corr}\bigl(z^{\text{ref}}_j,\, z_{\pi(j)}\bigr)
+
+    Args:
+        source: Activations of the neurons to be ordered.
+        reference: Activations of the other network on the same samples in the same order.
+
+    Returns:
+        The order: entry ``j`` is the source's neuron that goes to place ``j``. A constant neuron correlates with none.
+
+    Raises:
+        ValueError: For shapes that differ, fewer than two values a neuron, or activations that are not finite.
+
+    Source:
+        The activation matching of Git Re-Basin (arXiv 2209.04836), with correlations for inner products.
+    """
+    require(source.shape == reference.shape and source.ndim >= 2, "activations of equal shapes [samples, neurons, ...]",
+            (tuple(source.shape), tuple(reference.shape)))  # fmt: skip
+    rows = []
+    for name, values in (("source", source), ("reference", reference)):
+        require_finite(name, values)
+        flat = values.transpose(0, 1).flatten(1).double().cpu()
+        require(flat.shape[1] >= 2, "at least two values a neuron", flat.shape[1])
+        flat = flat - flat.mean(1, keepdim=True)
+        norm = torch.linalg.vector_norm(flat, dim=1, keepdim=True)
+        rows.append(torch.where(norm > 1e-9 * norm.max(), flat / norm.clamp_min(1e-300), torch.zeros_like(flat)))
+    return _assigned(rows[1] @ rows[0].T).to(source.device)
+
+
+def straight_through_matching(
+    model: nn.Module,
+    source: State,
+    reference: State,
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    steps: int = 40,
+    batch_size: int = 256,
+    lr: float = 0.01,
+    wiring: Sequence[WiredLayer] | None = None,
+    seed: int = 0,
+) -> Orders:
+    r"""Order neurons by the loss half way between the two networks, with a straight-through gradient.
+
+    .. math:: \min_{\tilde\theta}\ L\Bigl(\tfrac12\bigl(\theta_{\text{ref}}
+              + \pi_{\tilde\theta}(\theta)\bigr)\Bigr),\qquad
+              \pi_{\tilde\theta} = \arg\max_\pi \langle \tilde\theta, \pi(\theta) \rangle
+
+    The search starts at :math:`\tilde\theta=\theta_{\text{ref}}`, which is weight matching. The gradient treats the
+    projection :math:`\tilde\theta \to \pi_{\tilde\theta}(\theta)` as the identity.
+
+    Args:
+        model: The architecture, for its forward pass.
+        source: The network whose neurons are ordered.
+        reference: The network to come close to.
+        inputs, targets: Labelled examples, ``[N, ...]`` and ``[N]``.
+        steps: Steps of Adam; each solves the assignments again from the last orders.
+        batch_size: Examples a step.
+        lr: Learning rate.
+        wiring: See :class:`WiredLayer`; default: a chain.
+        seed: Seeds batches and sweeps.
+
+    Returns:
+        The orders with the smallest loss half way on all examples, among those of weight matching and all steps.
+
+    Raises:
+        ValueError: As :func:`weight_matching`; for no examples.
+
+    Source:
+        The straight-through estimator of Git Re-Basin (arXiv 2209.04836).
+    """
+    require(len(inputs) > 0 and len(inputs) == len(targets), "as many targets as inputs, at least one",
+            (len(inputs), len(targets)))  # fmt: skip
+    layers = sequential_wiring(reference) if wiring is None else list(wiring)
+    current = weight_matching(source, reference, wiring=layers, seed=seed)
+    seen: dict[tuple[int, ...], Orders] = {}
+
+    def half_way(moved: State) -> dict[str, Tensor]:
+        return {name: (reference[name] + moved[name]) / 2 for name in reference}
+
+    def loss(shadow: dict[str, Tensor], step: int, generator: torch.Generator) -> Tensor:
+        nonlocal current
+        fixed = {name: value.detach() for name, value in shadow.items()}
+        current = weight_matching(source, fixed, wiring=layers, start=current, seed=seed + step)
+        seen[tuple(index for order in current.values() for index in order.tolist())] = current
+        moved = permute_network(source, current, wiring=layers)
+        through = {name: moved[name] + (shadow[name] - fixed[name]) for name in shadow}
+        rows = torch.randint(len(inputs), (min(batch_size, len(inputs)),), generator=generator, device=inputs.device)
+        return nn.functional.cross_entropy(functional_call(model, half_way(through), (inputs[rows],)), targets[rows])
+
+    minimize(loss, dict(reference), steps=steps, lr=lr, seed=seed)
+    best, lowest = current, float("inf")
+    with torch.no_grad():
+        for orders in seen.values():
+            moved = half_way(permute_network(source, orders, wiring=layers))
+            value = float(nn.functional.cross_entropy(functional_call(model, moved, (inputs,)), targets))
+            if value < lowest:
+                best, lowest = orders, value
+    return best

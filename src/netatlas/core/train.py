@@ -237,6 +237,7 @@ def minimize(
     clip_norm: float | None = None,
     diverged: Diverged = "raise",
     seed: int = 0,
+    observe: Callable[[int, Params], None] | None = None,
 ) -> tuple[Params, Tensor]:
     r"""Minimise a loss over a dict of tensors by first-order steps.
 
@@ -266,6 +267,8 @@ def minimize(
         clip_norm: Largest norm of a member's gradient; longer ones are shortened to it.
         diverged: ``"raise"``, or ``"keep"`` to go on where members diverge (their losses are then NaN or infinite).
         seed: Seeds the generator handed to ``loss``.
+        observe: ``observe(taken, params)`` is called before every step and after the last, with the number of steps
+            taken; what it keeps it must copy.
 
     Returns:
         The parameters after the last step and the losses, ``[steps]`` or ``[steps, M]``.
@@ -295,6 +298,8 @@ def minimize(
     )
     names, history = list(params), []
     for step in range(steps):
+        if observe is not None:
+            observe(step, params)
         value = loss(params, step, generator)
         gradients = torch.autograd.grad(value.sum(), [params[n] for n in names], allow_unused=True)
         dense = [torch.zeros_like(params[n]) if g is None else g for n, g in zip(names, gradients)]
@@ -302,6 +307,8 @@ def minimize(
             dense = _clipped(dense, clip_norm, value.ndim == 1)
         update.step(params, dict(zip(names, dense)), learning_rate_factor(step, steps, schedule), value.ndim == 1)
         history.append(value.detach())
+    if observe is not None:
+        observe(steps, params)
     trace = torch.stack(history) if history else torch.zeros(0)
     if diverged == "raise" and trace.device.type != "meta" and not bool(torch.isfinite(trace).all()):
         finite = torch.isfinite(trace).reshape(len(trace), -1).all(1)
@@ -420,6 +427,8 @@ def fit_many(
     forward_kwargs: Callable[[int], dict[str, Any]] | None = None,
     init: Ensemble | tuple[Params, Params] | None = None,
     per_member_data: bool = False,
+    order: Int[Tensor, "epochs M N"] | None = None,
+    observe: Callable[[int, Params], None] | None = None,
 ) -> Ensemble:
     r"""Train all members of an ensemble at once by mini-batch gradient descent.
 
@@ -440,6 +449,9 @@ def fit_many(
         forward_kwargs: ``forward_kwargs(step)`` gives extra keyword arguments of the forward pass, the same for all.
         init: Stacked parameters (and buffers) to start from instead of ``build``'s, for fine-tuning.
         per_member_data: Whether each member has data of its own.
+        order: The order of the examples in each epoch, for each member; default: :func:`batch_order` by its seed.
+            Members that share a beginning share its batches, and with them the optimizer's state.
+        observe: As in :func:`minimize`, with the stacked parameters.
 
     Returns:
         The trained ensemble, with the mean training loss of each epoch.
@@ -479,7 +491,13 @@ def fit_many(
     buffers = {k: v.clone().to(device) for k, v in buffers.items()}
 
     criterion = LOSSES[loss] if isinstance(loss, str) else loss
-    order = torch.stack([batch_order(seed, examples, epochs) for seed in seeds], dim=1).to(device)
+    if order is None:
+        order = torch.stack([batch_order(seed, examples, epochs) for seed in seeds], dim=1)
+    expected = (epochs, len(seeds), examples)
+    require(tuple(order.shape) == expected, f"an order of shape {expected}", tuple(order.shape))
+    sound = torch.equal(order.sort(-1).values, torch.arange(examples, device=order.device).expand(expected))
+    require(sound, "every example once an epoch in the order", "another list")
+    order = order.to(device)
     per_epoch = math.ceil(examples / batch_size)
     rows = torch.arange(len(seeds), device=device)[:, None]
 
@@ -510,6 +528,7 @@ def fit_many(
         lr_scale=lr_scale,
         clip_norm=clip_norm,
         diverged=diverged,
+        observe=observe,
     )
     skeleton.eval()
     return Ensemble(skeleton, params, buffers, trace.reshape(epochs, per_epoch, len(seeds)).mean(1), trace)
