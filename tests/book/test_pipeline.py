@@ -19,11 +19,9 @@ SLEEP = "time.sleep(60) if os.environ.get('TOY_SLEEP') else None  # extra"
 @FIRST
 def test_nothing_runs_again_when_nothing_changed(built):
     page = built.page.read_text()
-    started = time.time()
     status, out = built.build()
     assert status == 0, out
     assert built.ran() == [] and built.page.read_text() == page
-    assert time.time() - started < 10
     ledger = built.ledger()
     assert next(iter(ledger)) == "version"
     assert [c["key"] for c in ledger["claims"]] == ["toy2020alpha", "toy2021beta"]
