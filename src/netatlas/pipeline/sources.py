@@ -8,8 +8,6 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
-import yaml
-
 from netatlas import registry
 
 SHARED = ("core", "lab", "data")
@@ -41,12 +39,13 @@ def sources_of(chapter: str) -> list[str]:
 
 
 def weights_of(chapter: str) -> list[str]:
-    """Stored weights that a chapter's own package makes, with their records."""
-    recipes = Path("weights/recipes.yml")
-    made = (yaml.safe_load(recipes.read_text(encoding="utf-8")) or {}) if recipes.exists() else {}
-    names = sorted(name for name, module in made.items() if module.startswith(f"netatlas.{chapter}."))
-    paths = (Path(f"weights/{name}.{kind}") for name in names for kind in ("json", "safetensors"))
-    return [str(path) for path in paths if path.exists()]
+    """Stored weights with their records, of all families, where the chapter loads any."""
+    source = Path(f"chapters/{chapter}.py")
+    if not source.exists() or "weights.load(" not in source.read_text(encoding="utf-8"):
+        return []
+    return sorted(
+        str(path) for kind in ("*.json", "*.safetensors", "recipes.yml") for path in Path("weights").glob(kind)
+    )
 
 
 def digest(files: Iterable[str]) -> str:
