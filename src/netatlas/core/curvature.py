@@ -249,7 +249,8 @@ def _sandwich(
     """The operator v -> J^T B J v for outputs with Jacobian J; B acts on K tensors shaped as the outputs."""
     _check_params(params)
     primals = {k: v.detach() for k, v in params.items()}
-    value, pull = vjp(outputs, primals)
+    pulled = vjp(outputs, primals)
+    value, pull = pulled[0], pulled[1]
     stacked, inner = middle(value)
 
     def product(vectors: Tensor) -> Tensor:
