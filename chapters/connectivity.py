@@ -352,6 +352,7 @@ lab.claim(
     holds=holds,
     scaled=f"{len(names)} small tables with added noise, {budget['members']} members of width {budget['width']}, {budget['steps']} steps without early stopping, "
     "instead of five data sets, 64 members and up to 200 epochs",
+    data="real",
     reason=reason,
 )
 
