@@ -118,6 +118,7 @@ finite = [name for name in dense if np.isfinite(dimension[name]).all()]
 points = [(sweeps[n].size, d) for n in finite for d in dimension[n]]
 growth = loglog_slope(*zip(*points))
 spread = max(means) / min(means)
+without_hidden = dimension["linear"].mean() / np.mean(means)
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(8, 3.6))
@@ -142,26 +143,30 @@ lab.figure(
     + ", ".join(f"{n} {dimension[n].mean():.0f} ({s.first_dimension():.0f})" for n, s in sweeps.items())
     + f". Slope on logarithmic axes over the dense networks: {growth.slope:.2f} ± {growth.stderr:.2f}. At d = 130, rates chosen for "
     f"each: {', '.join(f'{name} {a.mean():.1%}' for name, a in arms.items())}. Chosen rates at an end of their grid: "
-    f"{sum(s.at_end for s in sweeps.values())} of {2 * len(sweeps)}.",
+    f"{sum(s.at_end for s in sweeps.values())} of {2 * len(sweeps)}. The linear classifier needs {without_hidden:.2f} times "
+    "the mean dimension of the dense networks.",
     alt="Left: accuracy against subspace dimension for four networks. Right: intrinsic dimension against parameters.",
 )
 
 # %% [markdown]
 # What the three kinds of $P$ have in common is unit columns; that is why they may replace each other, and
-# why one rate serves all sizes. The last arm puts the subspace through the origin instead of a random start.
+# why one rate serves all sizes. The last arm puts the subspace through the origin instead of a random start. And where the
+# linear classifier's ratio to the dense networks is near one, or above, the constancy says something about the digits rather
+# than about hidden layers.
 
 # %%
 measured = {
     **{f"intrinsic dimension: {name}": dimension[name] for name in dense},
     "largest over smallest mean dimension": spread,
     "not deciding: slope of log dimension on log parameters": growth.slope,
-    "accuracy at d = 130: dense, sparse, Fastfood": [arms[k].mean() for k in ("dense", "sparse", "fastfood")],
+    **{f"not deciding: accuracy at d = 130, {name}": a for name, a in arms.items()},
     "permuted pixels: change of the loss": permuted,
 }
 shuffled = max(sweep.shuffled.max() for sweep in sweeps.values())
 control = {
     "shuffled labels, d = 240: best training accuracy": shuffled,
     "linear classifier: intrinsic dimension": dimension["linear"],
+    "not deciding: the same over the dense networks' mean": without_hidden,
     "largest over smallest number of parameters": max(sizes) / min(sizes),
 }
 
@@ -304,16 +309,15 @@ wins = {
 }
 zeros = {k: [np.mean([s.near_zero for s in found[case(k, k, h)]]) for h in (12, 40)] for k in (2, 4, 8)}
 every = [s for runs in found.values() for s in runs]
-exact = lab.rounding(max(max(s.null_error, s.scale_error, s.product_error) for s in every), 1e-10)
+exact = lab.rounding(max(max(s.null_error, s.scale_error, s.product_error) for s in every), 1e-12)
 excess = max(s.rank - s.bound for runs in true.values() for s in runs)
 ratio = (basins.continued / basins.independent).max()
 
 # %%
 measured = {
-    "share of networks with the gap at K - 1, h = 12 and 40": list(at_gap.values()),
-    "slope of large eigenvalues on parameters, K = 2, 4, 8": list(slopes.values()),
-    "near-zero fraction, h = 12, K = 2, 4, 8": [a for a, _ in zeros.values()],
-    "near-zero fraction, h = 40, K = 2, 4, 8": [b for _, b in zeros.values()],
+    **{f"share of networks with the gap at K - 1, h = {h}": share for h, share in at_gap.items()},
+    **{f"slope of large eigenvalues on parameters, K = {k}": slope for k, slope in slopes.items()},
+    **{f"near-zero fraction, h = 40 less h = 12, K = {k}": b - a for k, (a, b) in zeros.items()},
     "barrier, continued": basins.continued,
     "not deciding: first K - 1 eigenvalues of H and G differ by": max(
         s.head_gap for c, runs in true.items() if c.examples == 1000 for s in runs
@@ -322,7 +326,7 @@ measured = {
     "rank of G less its bound": excess,
 }
 control = {
-    "pairs in which shuffled labels have the smaller ratio, h = 12 and 40": list(wins.values()),
+    **{f"share of pairs in which shuffled labels have the smaller ratio, h = {h}": won for h, won in wins.items()},
     "barrier, independent starts": basins.independent,
 }
 
@@ -333,7 +337,7 @@ holds = {
     "large eigenvalues grow slower than the root of D, for every K": lab.below(max(slopes.values()), 0.5),
     "the near-zero fraction grows with h, for every K": lab.exceeds(min(b - a for a, b in zeros.values()), 0),
     "one basin: barrier below a tenth of the control's, every seed": lab.below(ratio, 0.1),
-    "exact null directions": lab.below(exact, 1e-9),
+    "exact null directions": lab.below(exact, 1e-10),
     "the rank stays within its bound": lab.below(excess, 1),
 }
 reason = (
@@ -368,10 +372,11 @@ lab.claim(
 # Five networks are tested on 24 shifted versions of the same 256 test digits: noise, blur, contrast, translation, dropped
 # pixels. $K_H$ needs labels, through the loss; so the first question of a sceptic is whether it tells more than the loss itself.
 # Strengths inside a family of shifts are ordered, so anything monotone in strength correlates with the error.
-# What carries information is the correlation *given the loss*, and that *between* families.
+# What carries information is the correlation *given the loss*, and that *between* families. A median over a few
+# networks is uncertain; the card also shows what the first three alone would say.
 
 # %%
-five = lab.seeds(lab.pick(ci=5, gpu=10))
+five = lab.seeds(lab.pick(ci=5, gpu=30))
 nets = fit_many(
     partial(MLP, [64, 32, 10]),
     *split.train,
@@ -472,12 +477,13 @@ lab.figure(
 # %%
 overall, given = np.array([r.overall for r in ranks[names[0]]]), np.array([r.given_loss for r in ranks[names[0]]])
 above, above_given = np.mean(np.abs(overall) > nulls[:, 0]), np.mean(np.abs(given) > nulls[:, 1])
-worst = max(checks.values())
+worst, first_three = max(checks.values()), np.median(overall[:3])
 measured = {
     "negative mass: rank correlation with the error": overall,
     "negative mass: the same given the loss": given,
     "share of networks above the permutations": above,
     "share above the permutations, given the loss": above_given,
+    "not deciding: median of the first three networks": first_three,
     "not deciding: between families": [r.between for r in ranks[names[0]]],
     "exact checks of the quadrature": worst,
 }
@@ -497,8 +503,9 @@ holds = {
 }
 reason = (
     f"rank correlation of the negative mass with the error {np.median(overall):.2f} in the median, of the loss "
-    f"{medians['loss']['with the error']:.2f}; given the loss {np.median(given):.2f} is left, above permuted values in {above_given:.0%} "
-    f"of the networks. It needs the same labels as the loss and says less"
+    f"{medians['loss']['with the error']:.2f}, and both need the labels. {int((overall > 0.7).sum())} of {len(five)} networks exceed "
+    f"0.7; the first three alone have a median of {first_three:.2f}. Given the loss "
+    f"{np.median(given):.2f} is left, above permuted values in {above_given:.0%} of the networks"
 )
 
 # %%
@@ -533,7 +540,7 @@ lab.table(
 )
 
 # %% [markdown]
-# Now networks of about 830 parameters on 8 by 8 digits with labels drawn at *random*, three draws. Each size is tried with
+# Now networks of about 830 parameters on 8 by 8 digits with labels drawn at *random*. Each size is tried with
 # several learning rates, each from its own start (three with Adam, two with SGD), and counts as fitted if one run makes no error: small ReLU networks lose units
 # at the start. Arms: a ReLU network, the same with tanh, a convolutional one, and stochastic against full-batch gradient descent
 # without Adam, for equal numbers of samples and of steps. True labels come from MNIST, averaged to 8 by 8 pixels.
@@ -541,6 +548,10 @@ lab.table(
 # A bound to keep in mind: Cover's classifier stores two bits a parameter, and a random label of ten classes holds
 # $\log_2 10 = 3.3$. A network that stores no more cannot fit as many random labels as it has parameters, whatever the
 # optimizer. True labels are compressible; there it could.
+#
+# A run that fails has not shown that its set cannot be fitted, only that these steps did not do it. The budget matters: an
+# earlier version of this section took fewer rates and fewer steps, and there the convolutional network was *not* ahead of both
+# others in every draw. The table therefore shows the gradients at the end, of runs that fit and of runs that do not.
 
 # %%
 generator = torch.Generator().manual_seed(lab.seeds(1)[0])
@@ -585,12 +596,14 @@ rows = {
 }
 
 # %%
+unfinished = [c.gradient[1] / c.gradient[0] for c in capacity.values()]
 lab.table(
     pd.DataFrame(rows).T.rename_axis("network and training"),
     caption="Largest training set fitted. Examples a parameter: random labels "
     f"{capacity['MLP, ReLU'].capacity.mean() / capacity['MLP, ReLU'].size:.2f}, true labels "
     f"{capacity['true labels: MLP, ReLU'].capacity.mean() / capacity['true labels: MLP, ReLU'].size:.2f} (ReLU network). Of the runs that fit, at most "
-    f"{np.nanmax([c.negative for c in capacity.values()]):.0%} have a Ritz value below minus 1 % of the largest.",
+    f"{np.nanmax([c.negative for c in capacity.values()]):.0%} have a Ritz value below minus 1 % of the largest. Gradients where "
+    f"runs fail, over those where they fit: {min(unfinished):.1f} to {max(unfinished):.1f}.",
 )
 
 # %%
@@ -610,15 +623,16 @@ lab.figure(
 # %%
 step = np.log(1.26)
 log = {name: c.log.mean() for name, c in capacity.items()}
-true_share = capacity["true labels: MLP, ReLU"].capacity.mean() / capacity["true labels: MLP, ReLU"].size
+true_labels = capacity["true labels: MLP, ReLU"]
+true_share = true_labels.capacity.mean() / true_labels.size
 ahead = capacity["CNN"].log - np.maximum(capacity["MLP, ReLU"].log, capacity["MLP, tanh"].log)
 stochastic = {word: log["SGD"] - log[f"full batch, equal {word}"] for word in ("samples", "steps")}
 rectified = log["MLP, ReLU"] - log["MLP, tanh"]
-scatter = max(np.abs(c.log - c.log.mean()).mean() for name, c in capacity.items() if "true" not in name)
+scatter = max(c.scatter for c in capacity.values() if c is not true_labels)
 
 # %%
 measured = {
-    "true labels: examples fitted a parameter": capacity["true labels: MLP, ReLU"].capacity / 835,
+    "true labels: examples fitted a parameter": true_labels.capacity / true_labels.size,
     "CNN, random labels": capacity["CNN"].capacity,
     "CNN over the better MLP, log, by draw": ahead,
     "SGD over full batch, log: equal samples": stochastic["samples"],
@@ -628,7 +642,7 @@ measured = {
 control = {
     "MLP, ReLU, random labels": capacity["MLP, ReLU"].capacity,
     "MLP, tanh, random labels": capacity["MLP, tanh"].capacity,
-    "a draw differs from its arm's mean by, log, worst arm": scatter,
+    "two draws of one arm differ by, log, worst arm": scatter,
 }
 
 # %%
@@ -638,12 +652,13 @@ holds = {
     "SGD fits more than full batch by a step, samples equal": lab.exceeds(stochastic["samples"], 0.9 * step),
     "and with steps equal": lab.exceeds(stochastic["steps"], 0.9 * step),
     "ReLU fits more than tanh by a step": lab.exceeds(rectified, 0.9 * step),
-    "draws differ by less than a step": lab.below(scatter, step),
+    "two draws of an arm differ by less than a step in the mean": lab.below(scatter, step),
 }
 drawn = {name: "/".join(f"{n:.0f}" for n in c.capacity) for name, c in capacity.items() if "true" not in name}
 reason = (
-    f"the ReLU network fits {true_share:.2f} true labels a parameter: what holds random labels back is their information, not the "
-    f"count of parameters. Random labels by draw: {', '.join(f'{name} {sizes}' for name, sizes in drawn.items())}"
+    f"the ReLU network fits {true_share:.2f} true labels a parameter (the ladder's top in {true_labels.found.censored} of {len(draws)} "
+    f"draws). Random labels by draw: {', '.join(f'{name} {sizes}' for name, sizes in drawn.items())}; two draws of an arm differ by "
+    f"up to {scatter:.2f} in the mean, a step of the ladder is {step:.2f}"
 )
 
 # %%
@@ -689,7 +704,7 @@ rows = {}
 for m in layers:
     for linear, result in zip(plain[m] + straddling[m], results[m]):
         limit = collapse_threshold(sum(linear.counts), [linear.weight_decay] * m, linear.feature_decay)
-        rows[f"{m} layers, n = {linear.counts}, n* = {limit:.3g}"] = {
+        rows[f"{m} layer{'s' * (m > 1)}, n = {linear.counts}, n* = {limit:.3g}"] = {
             "trained": " ".join(f"{s:.3f}" for s in result.singular_values),
             "theory": " ".join(f"{s:.3f}" for s in result.theory),
             "starts that lost a class": result.fallen,
@@ -721,7 +736,7 @@ for m, marker in zip(layers, "osv"):
             marker,
             color=f"C{m - 1}",
             mfc="none",
-            label=f"{m} layers, trained" if linear is straddling[m][0] else None,
+            label=f"{m} layer{'s' * (m > 1)}, trained" if linear is straddling[m][0] else None,
         )
     sizes_nc, share_nc = ex.collapse_curve(m, [0.3, 40])
     axis.plot(sizes_nc, share_nc, color=f"C{m - 1}", linewidth=1)
@@ -733,7 +748,7 @@ lab.figure(
     fig,
     caption=f"Lines: closed form; the same for all problems in these units. Largest distance of a trained value: {value_gap:.0e}. Just "
     "above the threshold the share is "
-    + ", ".join(f"{ex.collapse_curve(m, [1, 2])[1][0]:.2f} ({m} layers)" for m in layers)
+    + ", ".join(f"{ex.collapse_curve(m, [1, 2])[1][0]:.2f} ({m} layer{'s' * (m > 1)})" for m in layers)
     + ".",
     alt="Relative singular value against class size over threshold: a continuous curve for one layer, a jump for two.",
 )
@@ -844,8 +859,9 @@ lab.claim(
 # ## Family portrait: all questions to the same networks
 #
 # The three architectures of the section on capacity are trained on 300 digits, once with true labels and once with 30 % of
-# all labels wrong, in training and test alike. For each: the gap between test and training loss, and beside it everything this chapter measures. The
-# capacity is the one of the architecture, for random labels.
+# all labels wrong, in training and test alike: with right test labels the gap would be that between two tasks. For each: the gap
+# between test and training loss, and beside it everything this chapter measures. The capacity is the one of the architecture, for
+# random labels. Wrong labels move many numbers at once; so the correlations are also taken among networks of equal labels.
 
 # %%
 small = ex.split_digits(pixels, labels, train=300, held_out=80, seed=seed)
@@ -874,6 +890,7 @@ values["intrinsic dimension"] = np.minimum(values["intrinsic dimension"], 400)
 values["capacity"] = np.concatenate([np.full(len(seeds), capacity[name].capacity.mean()) for name, _ in portrait])
 gaps = np.concatenate([r.gap for r in portrait.values()])
 follows = {word: spearman(v, gaps) for word, v in values.items()}
+apart = ex.correlations_apart(values, gaps, [share for _, share in portrait for _ in seeds])
 
 # %%
 fig, panels = plt.subplots(2, 3, figsize=(8.4, 5), sharey=True)
@@ -890,9 +907,12 @@ panels[1, 2].legend(fontsize=6, loc="center")
 # %%
 lab.portrait(
     fig,
-    caption=f"{len(gaps)} networks of about 830 parameters. Rank correlation with the generalization gap: "
-    + ", ".join(f"{word} {rho:.2f}" for word, rho in sorted(follows.items(), key=lambda one: -abs(one[1])))
-    + f". Networks with and without wrong labels should be read apart. Sweeps that do not reach the mark: {beyond}, drawn at 400.",
+    caption=f"{len(gaps)} networks of about 830 parameters. Rank correlation with the generalization gap, and in brackets the mean of that "
+    "among networks without and among networks with wrong labels: "
+    + ", ".join(
+        f"{word} {rho:.2f} ({apart[word]:.2f})" for word, rho in sorted(follows.items(), key=lambda one: -abs(one[1]))
+    )
+    + f". Sweeps that do not reach the mark: {beyond}, drawn at 400.",
     alt="Six scatter plots of the generalization gap against intrinsic dimension, spectrum, collapse and capacity.",
 )
 
@@ -901,8 +921,9 @@ lab.portrait(
 #
 # Networks have at most a few tens of thousands of parameters and mostly under a thousand, images have 64 pixels. Intrinsic dimensions are relative
 # to a budget of a few hundred steps, the same for all networks; with more steps fewer dimensions do. Hessians are exact where the
-# papers had to estimate, but of small networks on easy data. Capacity is a lower bound: what two or three runs a size reach. Its
-# link with generalization, the difference between true and random labels over many models, is not tested. The
+# papers had to estimate, but of small networks on easy data. Capacity is a lower bound: what two or three runs a size reach in
+# so many steps, without a second try of sizes that fail. Its link with generalization, the difference between true and random
+# labels over many models, is not tested. The median that decides on negative curvature is one over five networks, and not a sharp number. The
 # `gpu` profile takes more seeds and steps; everything in this chapter is computed on the CPU whatever `device` says.
 #
 # ## Exercises
@@ -912,4 +933,6 @@ lab.portrait(
 # 3. In `ex.shift_study` take 60 Lanczos steps. Which of the criteria changes, and does its rank correlation?
 # 4. Take `[2, 2, 2]` for the thresholds in `ex.straddling_cases` with two layers. How many starts now lose the small class that the global
 #    minimum keeps?
-# 5. Set `weight_decay=5e-2` in `ex.collapse_training`. Compare `collapse_threshold` with the smallest class before you run it.
+# 5. Take three times the steps for `length` and `brief`. Which arms fit more, and in which is the top of the ladder now reached, so
+#    that it must be made longer before the arms are compared?
+# 6. Set `weight_decay=5e-2` in `ex.collapse_training`. Compare `collapse_threshold` with the smallest class before you run it.

@@ -133,16 +133,16 @@ def permute_network(
             raise ValueError(f"expected a permutation of {known[name]} neurons for {name!r}")
     permuted = dict(state)
     for layer in layers:
-        if layer.source in permutations:
+        if layer.source is not None and layer.source in permutations:
             order = permutations[layer.source]
             weight = permuted[layer.weight]
             blocks = weight.reshape(weight.shape[0], len(order), -1)[:, order]
             permuted[layer.weight] = blocks.reshape(weight.shape)
-        if layer.target in permutations:
+        if layer.target is not None and layer.target in permutations:
             order = permutations[layer.target]
-            for name in (layer.weight, layer.bias):
-                if name is not None:
-                    permuted[name] = permuted[name][order]
+            for part in (layer.weight, layer.bias):
+                if part is not None:
+                    permuted[part] = permuted[part][order]
     return permuted
 
 
@@ -246,15 +246,15 @@ def rescale_network(
         require(bool(((factor > 0) & factor.isfinite()).all()), "positive finite factors", f"{float(factor.min())}")
     scaled = dict(state)
     for layer in layers:
-        if layer.source in factors:
+        if layer.source is not None and layer.source in factors:
             weight = scaled[layer.weight]
             columns = _columns(weight, known[layer.source]) / factors[layer.source].to(weight)[:, None]
             scaled[layer.weight] = columns.reshape(weight.shape)
-        if layer.target in factors:
-            for name in (layer.weight, layer.bias):
-                if name is not None:
-                    rows = factors[layer.target].to(scaled[name])
-                    scaled[name] = scaled[name] * rows.reshape((-1,) + (1,) * (scaled[name].ndim - 1))
+        if layer.target is not None and layer.target in factors:
+            for part in (layer.weight, layer.bias):
+                if part is not None:
+                    rows = factors[layer.target].to(scaled[part])
+                    scaled[part] = scaled[part] * rows.reshape((-1,) + (1,) * (scaled[part].ndim - 1))
     return scaled
 
 
@@ -278,13 +278,10 @@ def unit_neurons(state: State, *, wiring: Sequence[WiredLayer] | None = None) ->
     """
     layers = sequential_wiring(state) if wiring is None else list(wiring)
     for name in neuron_sets(layers, state):
-        squares = sum(
-            state[part].flatten(1).square().sum(1) if state[part].ndim > 1 else state[part].square()
-            for layer in layers
-            if layer.target == name
-            for part in (layer.weight, layer.bias)
-            if part is not None
-        )
+        parts = [part for layer in layers if layer.target == name for part in (layer.weight, layer.bias)]
+        squares = torch.stack(
+            [state[part].reshape(len(state[part]), -1).square().sum(1) for part in parts if part is not None]
+        ).sum(0)
         factor = torch.where(squares > 0, squares, torch.ones_like(squares)).rsqrt()
         state = rescale_network(state, {name: factor}, wiring=layers)
     return dict(state)

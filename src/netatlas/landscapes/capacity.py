@@ -330,7 +330,8 @@ def effective_model_complexity(
         optimizer=optimizer,
         momentum=momentum,
     )
-    fitted = (trained.correct == sizes).reshape(shape).cpu().numpy()
+    # A diverged run's outputs are NaN, and their first class may be the right answer.
+    fitted = ((trained.correct == sizes) & trained.loss.isfinite()).reshape(shape).cpu().numpy()
     with torch.random.fork_rng(devices=[]):
         module = build().to(inputs.device)
     finite = {k: v.nan_to_num(0.0, 0.0, 0.0) for k, v in trained.params.items()}

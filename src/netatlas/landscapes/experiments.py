@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from scipy.stats import rankdata
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
@@ -30,7 +31,14 @@ from netatlas.core.nn import MLP
 from netatlas.core.stats import Slope, loglog_slope, spearman
 from netatlas.core.train import Ensemble, Optimizer, fit_many, minimize, stack_members
 from netatlas.landscapes import capacity as capacity_module
-from netatlas.landscapes.collapse import CollapseMetrics, balance_gap, collapse_metrics, collapse_optimum, ufm_objective
+from netatlas.landscapes.collapse import (
+    CollapseMetrics,
+    balance_gap,
+    class_means,
+    collapse_metrics,
+    collapse_optimum,
+    ufm_objective,
+)
 from netatlas.landscapes.criteria import curvature_criteria, loss_surface, normalized_axis, partial_spearman
 from netatlas.landscapes.spectrum import (
     count_above,
@@ -130,15 +138,21 @@ def _subspace_runs(
     steps: int,
     projections: Sequence[Projection],
     zero: bool = False,
+    mixed: Int[Tensor, "S N"] | None = None,
 ) -> tuple[nn.Module, Params]:
-    """Members seeds x dims x rates, trained in the subspaces of their seeds."""
+    """Members seeds x dims x rates, trained in the subspaces of their seeds; ``mixed``: one more a seed, last."""
     combos = list(itertools.product(dims, rates))
+    plain = len(combos)
+    if mixed is not None:
+        combos.append((max(dims), rates[0]))
     module, start = stacked_start(build, [s for s in seeds for _ in combos])
     if zero:
         start = {k: torch.zeros_like(v) for k, v in start.items()}
     sizes = torch.tensor([d for _ in seeds for d, _ in combos])
     lr = torch.tensor([r for _ in seeds for _, r in combos])
-    answers = labels.repeat_interleave(len(combos), 0)
+    answers = labels.repeat_interleave(plain, 0)
+    if mixed is not None:
+        answers = torch.cat([answers.reshape(len(seeds), plain, -1), mixed[:, None]], 1).flatten(0, 1)
     call = stacked_call(module)
 
     def loss(params: Params, step: int, generator: torch.Generator) -> Tensor:
@@ -164,7 +178,7 @@ class SubspaceSweep(NamedTuple):
         dims: Dimensions.
         accuracy: Test accuracy, ``[seeds, dims]``.
         baseline: Test accuracy of training all parameters, ``[seeds]``.
-        shuffled: Training accuracy on shuffled labels at the largest dimension, ``[seeds]``.
+        shuffled: Training accuracy on shuffled labels at the largest dimension, ``[seeds]``; NaN if not asked for.
         rates: Chosen rates of subspace and baseline.
         at_end: How many of the two rates are at an end of their grid.
     """
@@ -205,6 +219,7 @@ def subspace_sweep(
     tune_at: int,
     rates: Sequence[float] = (0.03, 0.1, 0.3, 1.0),
     full_rates: Sequence[float] = (1e-3, 3e-3, 1e-2, 3e-2),
+    control: bool = True,
 ) -> SubspaceSweep:
     """Accuracy against dimension with very sparse projections, its baseline, and the control of shuffled labels.
 
@@ -219,6 +234,7 @@ def subspace_sweep(
         tune_at: Dimension at which the subspace's rate is chosen.
         rates: Rates of the subspace's coordinates.
         full_rates: Rates of the baseline.
+        control: Whether to train on shuffled labels too.
     """
     size = sum(p.numel() for p in build().parameters())
     maps = [sparse_projection(size, max(dims), generator=torch.Generator().manual_seed(s)) for s in seeds]
@@ -235,14 +251,17 @@ def subspace_sweep(
     full_rate = full_rates[int(chosen.accuracy(*data.held_out).argmax())]
     best = fit_many(build, *data.train, seeds=seeds, lr=full_rate, **full).accuracy(*data.test)
     true = data.train[1].expand(len(seeds), -1)
-    module, params = _subspace_runs(build, data.train, true, dims, [rate], seeds, steps, maps)
-    accuracy = _accuracy(module, params, *data.test).reshape(len(seeds), -1)
     mixed = torch.stack(
         [y[torch.randperm(len(y), generator=torch.Generator().manual_seed(s))] for y, s in zip(true, seeds)]
     )
-    module, lost = _subspace_runs(build, data.train, mixed, [max(dims)], [rate], seeds, steps, maps)
-    with torch.no_grad():
-        shuffled = (stacked_call(module)(lost, data.train[0]).argmax(-1) == mixed).double().mean(-1)
+    extra = mixed if control else None
+    module, params = _subspace_runs(build, data.train, true, dims, [rate], seeds, steps, maps, mixed=extra)
+    accuracy = _accuracy(module, params, *data.test).reshape(len(seeds), -1)[:, : len(dims)]
+    shuffled = torch.full((len(seeds),), torch.nan, dtype=torch.float64)
+    if control:
+        lost = {k: v[len(dims) :: len(dims) + 1] for k, v in params.items()}
+        with torch.no_grad():
+            shuffled = (stacked_call(module)(lost, data.train[0]).argmax(-1) == mixed).double().mean(-1)
     ends = int(rate in (rates[0], rates[-1])) + int(full_rate in (full_rates[0], full_rates[-1]))
     return SubspaceSweep(size, list(dims), accuracy.numpy(), best.numpy(), shuffled.numpy(), (rate, full_rate), ends)
 
@@ -674,7 +693,7 @@ def permutation_quantiles(study: ShiftStudy, name: str, *, seed: int, draws: int
     rng = np.random.default_rng(seed)
 
     def ranks(v: np.ndarray) -> np.ndarray:
-        r = v.argsort().argsort().astype(float)
+        r = rankdata(v)
         return (r - r.mean()) / r.std()
 
     value, error, loss = (ranks(v) for v in (study.criteria[name], study.error, study.criteria["loss"]))
@@ -744,8 +763,9 @@ class AxisStudy(NamedTuple):
     Attributes:
         surfaces: Loss minus the centre's on a grid, first seed, by network and axes.
         curvature: Second derivative along a unit vector of the first axis over the largest eigenvalue, one a seed.
-        rescaled: The same second derivative along the axis as it is drawn, after halving the weights before batch
-            normalisation over before: 1 would be right, for the function does not change.
+        rescaled: The second derivative along the first axis after halving the weights before batch normalisation,
+            over that before: 1 would be right, for the function does not change. Random axes keep their length,
+            Hessian axes have unit length, and a filter-normalised axis takes its length from the weights.
     """
 
     surfaces: dict[tuple[str, str], np.ndarray]
@@ -811,7 +831,7 @@ def _axes(
     }
     bends = {}
     for name, pair in pairs.items():
-        # A fixed length of the random axis: what is compared is the curvature along the axis as a plot would have it.
+        # A random axis of fixed length: its surface is drawn in units of the weights' norm, which halving changes.
         axis = drawn[0] if name == "random" else flatten_params(pair[0])
         axis = axis / axis.norm() if name == "Hessian" else axis
         bend = float(axis @ operator(axis))
@@ -871,6 +891,11 @@ class CapacityResult(NamedTuple):
         """Its logarithm; a draw below the ladder counts as one step of 1.26 below its lowest size."""
         return np.log(np.maximum(self.found.capacity, self.lowest / 1.26))
 
+    @property
+    def scatter(self) -> float:
+        """Mean distance of two draws' logarithms."""
+        return float(np.mean([abs(a - b) for a, b in itertools.combinations(self.log, 2)]))
+
 
 def measure_capacity(arm: CapacityArm, inputs: Tensor, labellings: Tensor, *, seeds: Sequence[int]) -> CapacityResult:
     """Climb an arm's ladder on every labelling.
@@ -886,7 +911,7 @@ def measure_capacity(arm: CapacityArm, inputs: Tensor, labellings: Tensor, *, se
         batch_size=arm.batch_size, optimizer=arm.optimizer, momentum=0.9 if arm.optimizer == "sgd" else 0.0,
     )  # fmt: skip
     size = sum(p.numel() for p in arm.build().parameters())
-    fits, (gradient, lowest, highest) = found.fitted, (v.numpy() for v in found.minimum)
+    fits, (gradient, lowest, highest) = found.fitted, (v.cpu().numpy() for v in found.minimum)
     ends = tuple(float(np.median(gradient[kind])) if kind.any() else math.nan for kind in (fits, ~fits))
     below = (lowest < -1e-2 * highest)[fits]
     return CapacityResult(
@@ -996,7 +1021,8 @@ class LinearResult(NamedTuple):
         value_gap: Largest difference of singular values, best init.
         singular_values: Of the best init, by class.
         theory: The closed form's.
-        off_diagonal: Largest off-diagonal of the Gram matrices of the last layer and of the product, relative.
+        off_diagonal: Largest off-diagonal of the Gram matrices of the last layer, of the product, and of the class
+            means before every layer, relative.
         balance: Largest violation of balance.
         within: Largest distance of a feature from its class mean, over the largest feature.
         fallen: Share of the inits that lost a class which the global minimum keeps.
@@ -1077,11 +1103,14 @@ def _linear_result(
         product = w @ product
     lengths = product.norm(dim=2)
     best = int(values.argmin())
-    grams = [g[best] @ g[best].T for g in (weights[-1], product)]
-    off = max(float((g - g.diag().diag()).abs().max() / g.abs().max()) for g in grams)
     label = torch.repeat_interleave(torch.arange(len(case.counts)), torch.tensor(case.counts))
     features = rows["0"][best][:, : len(label)].T
-    means = torch.stack([features[label == k].mean(0) for k in range(len(case.counts))])
+    means = class_means(features, label, len(case.counts))
+    layer_means = [means]
+    for w in weights[:-1]:
+        layer_means.append(layer_means[-1] @ w[best].T)
+    grams = [g @ g.T for g in (weights[-1][best], product[best], *layer_means)]
+    off = max(float((g - g.diag().diag()).abs().max() / g.abs().max()) for g in grams)
     alive = torch.tensor(theory.alive)
     fallen = ((lengths < 1e-3) & alive).any(1).double().mean()
     balance = balance_gap(weights, rows["0"], [case.weight_decay] * layers, case.feature_decay)[best]
@@ -1227,6 +1256,22 @@ class PortraitRow(NamedTuple):
     accuracy: np.ndarray
 
 
+def correlations_apart(
+    values: Mapping[str, np.ndarray], outcome: np.ndarray, groups: Sequence[object]
+) -> dict[str, float]:
+    """Rank correlations with an outcome inside every group of networks, averaged over the groups.
+
+    What differs between the groups, such as wrong labels, moves many numbers at once; here it is held.
+
+    Args:
+        values: Numbers of all networks, by name.
+        outcome: The outcome of all networks.
+        groups: The group of each.
+    """
+    parts = [np.array([g == one for g in groups]) for one in dict.fromkeys(groups)]
+    return {name: float(np.mean([spearman(v[p], outcome[p]) for p in parts])) for name, v in values.items()}
+
+
 def noisy_labels(labels: Tensor, share: float, classes: int, *, seed: int) -> Tensor:
     """Labels of which a share is replaced by another class.
 
@@ -1289,7 +1334,7 @@ def portrait_row(
     for i in range(len(seeds)):
         features, head = _last_features(nets.member(i), x)
         within.append(float(collapse_metrics(features.double(), y, head.double()).within))
-    sweep = subspace_sweep(build, data, dims, seeds=seeds, steps=steps, tune_at=dims[len(dims) // 2])
+    sweep = subspace_sweep(build, data, dims, seeds=seeds, steps=steps, tune_at=dims[len(dims) // 2], control=False)
     return PortraitRow(
         gap.numpy(),
         sweep.dimension(),
