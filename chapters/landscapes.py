@@ -588,6 +588,7 @@ rows = {
         "a parameter": c.capacity.mean() / c.size,
         "bits a parameter": c.capacity.mean() * np.log2(10) / c.size,
         "top reached": str(c.found.censored),
+        "fitted above a failure": str(c.found.above_failure),
         "gradient, fitted": c.gradient[0],
         "gradient, failed": c.gradient[1],
         "negative curvature": c.negative,
