@@ -94,3 +94,13 @@ def test_the_papers_table_lists_the_chapters_papers(shown):
     markup = shown[0][0]["text/html"]
     for key in ("singh2020otfusion", "matena2021fisher", "pan2023snnet"):
         assert f'href="#paper-{key}"' in markup
+
+
+def test_what_setters_return_is_hidden_with_the_artists_among_it():
+    from netatlas.lab.experiment import _holds_artists
+
+    axes = plt.figure().add_subplot()
+    assert _holds_artists(axes.set(title="t", xlabel="x", xlim=(0, 1), xscale="linear"))
+    assert _holds_artists(axes.plot([1, 2]))
+    assert not any(_holds_artists(value) for value in ([], [None], [(0.0, 1.0)], 3, "text", [1, 2]))
+    plt.close()

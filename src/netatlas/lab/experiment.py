@@ -64,9 +64,9 @@ def _holds_artists(value: Any) -> bool:
     from matplotlib.artist import Artist
     from matplotlib.container import Container
 
-    if isinstance(value, list | tuple) and value and not isinstance(value, Container):
-        # Setters without an artist of their own return None.
-        return all(v is None or _holds_artists(v) for v in value) and any(v is not None for v in value)
+    if isinstance(value, list | tuple) and not isinstance(value, Container):
+        # Axes.set returns what its setters return: artists, limits, nothing.
+        return any(_holds_artists(v) for v in value)
     return isinstance(value, Artist | Container)
 
 
