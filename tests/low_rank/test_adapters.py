@@ -181,11 +181,32 @@ def test_experiments_at_tiny_sizes():
     torch.testing.assert_close(a, torch.ones(2)), torch.testing.assert_close(b, torch.ones(2))
 
 
+def test_tied_layers_stay_tied():
+    shared = nn.Linear(4, 4)
+    net = nn.Sequential(shared, nn.ReLU(), shared)
+    x = torch.randn(3, 4)
+    before = net(x)
+    replace_linear(net, lambda _, layer: LoRALinear(freeze(layer), 2))
+    assert net[0] is net[2] and count_trainable(net) == 2 * 2 * 4
+    torch.testing.assert_close(net(x), before)
+
+
+def test_full_rank_adapters_reach_any_matrix():
+    layer = LoRALinear(freeze(nn.Linear(4, 3)), 3)
+    wanted = torch.randn(3, 4)
+    with torch.no_grad():
+        layer.B.copy_((wanted - layer.base.weight) @ torch.linalg.pinv(layer.A))
+        layer.A.copy_(torch.linalg.pinv(layer.B) @ (wanted - layer.base.weight))
+    torch.testing.assert_close(layer.merged().weight, wanted, atol=1e-4, rtol=1e-4)
+
+
 def test_refusals():
     with pytest.raises(ValueError, match="frozen base"):
         adapt(Transformer(20, 16, 2, 4, 9), [Adapter("lora", "qv")])
     with pytest.raises(ValueError, match="rank from 1"):
         LoRALinear(nn.Linear(3, 4), 4)
+    with pytest.raises(ValueError, match="rank from 1"):
+        LoRALinear(nn.Linear(3, 4), 0)
     with pytest.raises(ValueError, match="starts random"):
         LoRALinear(nn.Linear(3, 4), 2, train="A")
     with pytest.raises(ValueError, match="place of LoRA"):

@@ -14,6 +14,7 @@ from netatlas.low_rank import (
     telecom_prompts,
     telecom_twin,
     text_prompts,
+    trimmed,
     words_of,
 )
 from netatlas.low_rank import foundation as recipe
@@ -160,6 +161,25 @@ def test_low_rank_methods_run_from_the_base():
     assert len(found) == 3 and all(run.accuracy.shape == (1,) and run.trainable > 0 for run in found.values())
 
 
+def test_trimmed_prompts_have_the_same_logits():
+    base, prompts = tiny(), telecom_prompts(4, seed=0, families=TELECOM[:8])
+    short = trimmed(prompts)
+    assert short.tokens.shape[1] < LENGTH and torch.equal(short.answers, prompts.answers)
+    torch.testing.assert_close(base(short.tokens, last_only=True), base(prompts.tokens, last_only=True))
+    blank = prompts._replace(tokens=torch.zeros_like(prompts.tokens))
+    assert trimmed(blank).tokens.shape == blank.tokens.shape
+
+
+def test_families_won_and_signs():
+    base, families = tiny(), TELECOM[:2]
+    sets = [telecom_prompts(6, seed=i, families=families) for i in range(3)]
+    run = fx.fine_tune(base, METHODS["plus"], *sets, seeds=[0, 1], rates=[1e-3], epochs=1, batch=4)
+    won, matches = fx.families_won(run, base, sets[0], sets[2], families)
+    assert 0 <= won <= 1 and sum(matches.values()) / 2 == pytest.approx(float(run.accuracy.mean()))
+    assert fx.sign_test(torch.tensor([1.0, 2, 3, 0])) == pytest.approx(1 / 8)
+    assert fx.sign_test(torch.tensor([1.0, -2])) == pytest.approx(3 / 4) and fx.sign_test(torch.zeros(3)) == 1
+
+
 def test_refusals():
     with pytest.raises(ValueError, match="families out of"):
         generic_prompts(1, seed=0, families=["riddle"])
@@ -171,5 +191,7 @@ def test_refusals():
         text_prompts("parity", 1, seed=0)
     with pytest.raises(ValueError, match="3 to 24"):
         telecom_twin(0, nodes=2)
+    with pytest.raises(ValueError, match="in the training prompts"):
+        majority_answer_match(*(telecom_prompts(2, seed=0, families=TELECOM[:k]) for k in (1, 2)))
     with pytest.raises(ValueError, match="answers"):
         exact_match_by_family(torch.zeros(2), telecom_prompts(1, seed=0, families=["admit"]))

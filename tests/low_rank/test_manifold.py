@@ -130,6 +130,19 @@ def test_width_one():
     torch.testing.assert_close(layer(torch.ones(1, 1)), layer.weight() + layer.bias)
 
 
+def test_rank_zero_and_full_rank():
+    w = torch.randn(4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    assert not svd_truncation(w, 0).any() and low_rank_factors(w, 0)[0].shape == (4, 0)
+    torch.testing.assert_close(svd_truncation(w, 4), w)
+    torch.testing.assert_close(svd_truncation(w, 99), w)
+    dense = nn.Linear(6, 4, dtype=torch.float64)
+    x = torch.randn(3, 6, dtype=torch.float64)
+    torch.testing.assert_close(LowRankLinear.from_linear(dense, 4)(x), dense(x))
+    kernel = nn.Conv2d(2, 3, 3, padding=1, dtype=torch.float64)
+    image = torch.randn(1, 2, 5, 5, dtype=torch.float64)
+    torch.testing.assert_close(LowRankConv.from_conv(kernel, 3)(image), kernel(image))
+
+
 def test_refusals():
     with pytest.raises(ValueError, match="1 <= rank"):
         LowRankLinear(5, 7, 0)
@@ -139,6 +152,13 @@ def test_refusals():
         LowRankConv(3, 6, 3, 7)
     with pytest.raises(ValueError, match="stride 1"):
         LowRankConv.from_conv(nn.Conv2d(3, 6, 3, stride=2), 2)
+    for options in ({"padding": (1, 0)}, {"padding": 1, "padding_mode": "circular"}, {"padding": "same"}):
+        with pytest.raises(ValueError, match="zeros for padding"):
+            LowRankConv.from_conv(nn.Conv2d(3, 6, 3, **options), 2)
+    broken = nn.Linear(5, 7)
+    nn.init.constant_(broken.weight, torch.nan)
+    with pytest.raises(ValueError, match="finite"):
+        LowRankLinear.from_linear(broken, 2)
     with pytest.raises(ValueError, match="rank from 1"):
         FactorizedLinear(5, 7, 0)
     with pytest.raises(ValueError, match="finite"):

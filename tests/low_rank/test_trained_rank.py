@@ -126,6 +126,24 @@ def test_decomposing_the_small_network_keeps_its_function():
     torch.testing.assert_close(net(x), before, atol=1e-5, rtol=1e-4)
 
 
+def test_a_layer_cut_both_ways():
+    data, nets = tiny({"plain": px.RankArm()})
+    rows = px.decomposed_layer(nets, "plain", data[0], [2, 24])
+    assert max(row.distance for row in rows.values()) < 1e-12
+    assert rows[24].channel_loss < 1e-12 < rows[2].channel_loss and rows[24].spatial_loss < rows[2].spatial_loss
+    assert rows[2].channel_cost == 2 * (16 * 9 + 24) / (16 * 24 * 9)
+    assert rows[2].spatial_cost == 2 * (16 * 3 + 24 * 3) / (16 * 24 * 9)
+
+
+def test_rank_zero_by_energy_and_all():
+    w = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(0))
+    none, rank, pull = truncate_energy(w, 1.0)
+    assert not none.any() and not pull.any() and rank.tolist() == [0, 0, 0]
+    every, rank, _ = truncate_energy(w, 0.0)
+    torch.testing.assert_close(every, w)
+    assert rank.tolist() == [4, 4, 4]
+
+
 def test_refusals():
     with pytest.raises(ValueError, match="four axes"):
         kernel_matrix(torch.ones(3, 3), "spatial")

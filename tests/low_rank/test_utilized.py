@@ -12,6 +12,7 @@ from netatlas.low_rank import (
     energy_directions,
     layer_error,
     mean_layer_utilization,
+    output_directions,
     principal_directions,
     svd_truncation,
     utilized_layer,
@@ -94,6 +95,37 @@ def test_factored_networks_are_the_projected_ones():
     torch.testing.assert_close(parts.accuracy(x, y), found.accuracy["projected"][0])
 
 
+def test_output_directions_serve_all_thresholds():
+    w, x = case()
+    inputs = principal_directions(activation_gram([x]))
+    outputs = output_directions(w, inputs)
+    torch.testing.assert_close(outputs[0].sum(), (x @ w.T).square().sum())
+    for threshold in (0.5, 0.9, 1.0):
+        once, again = utilized_layer(w, inputs, threshold, outputs), utilized_layer(w, inputs, threshold)
+        torch.testing.assert_close(once.weight, again.weight)
+        assert once.rank == again.rank
+
+
+def test_dead_inputs_and_dead_weights_use_nothing():
+    w, x = case()
+    for weight, gram in ((w * 0, activation_gram([x])), (w, torch.zeros(9, 9))):
+        dead = utilized_layer(weight, gram, 0.9)
+        assert dead.rank == 0 and dead.parameters == 0 and not dead.weight.any()
+        assert (dead.factors[0] @ dead.factors[1]).shape == w.shape
+    unit = w.clone()
+    unit[2] = 0
+    full = utilized_layer(unit, activation_gram([x]), 1.0)
+    assert full.output_rank == 5
+    torch.testing.assert_close(x @ full.weight.T, x @ unit.T)
+
+
+def test_utilization_alone_is_that_of_the_projection():
+    data = torch.rand(40, 12), torch.randint(0, 3, (40,))
+    nets = fit_many(lambda: MLP([12, 8, 8, 3]), *data, seeds=[0, 1], epochs=1, batch_size=8)
+    table = rx._mean_utilization(nets, data[0], [0.8, 0.99], principal_directions(activation_gram([data[0]])))
+    torch.testing.assert_close(table, rx.projections(nets, data[0], data, [0.8, 0.99]).utilization, check_dtype=False)
+
+
 def test_refusals():
     w, x = case()
     with pytest.raises(ValueError, match="share of energy"):
@@ -102,6 +134,8 @@ def test_refusals():
         utilized_layer(w, torch.eye(5), 0.9)
     with pytest.raises(ValueError, match="finite"):
         utilized_layer(w * torch.nan, activation_gram([x]), 0.9)
+    with pytest.raises(ValueError, match="outputs of width 6"):
+        utilized_layer(w, activation_gram([x]), 0.9, principal_directions(torch.eye(5)))
     with pytest.raises(ValueError, match="one batch"):
         activation_gram([])
     with pytest.raises(ValueError, match="one width"):

@@ -80,12 +80,14 @@ from .prompts import (
     Prompts,
     generic_prompts,
     text_prompts,
+    trimmed,
     words_of,
 )
 from .telecom import (
     Twin,
     exact_match_by_family,
     majority_answer_match,
+    majority_answers,
     telecom_prompts,
     telecom_twin,
 )
@@ -103,6 +105,7 @@ from .utilized import (
     energy_directions,
     layer_error,
     mean_layer_utilization,
+    output_directions,
     principal_directions,
     utilized_layer,
 )
@@ -161,6 +164,7 @@ __all__ = [
     "loraplus_scales",
     "low_rank_factors",
     "majority_answer_match",
+    "majority_answers",
     "mam_adapter",
     "matrix_kernel",
     "mean_layer_utilization",
@@ -168,6 +172,7 @@ __all__ = [
     "nuclear_subgradient",
     "orthonormal_basis",
     "output_change",
+    "output_directions",
     "prefix_gate",
     "principal_directions",
     "quantization_error",
@@ -185,6 +190,7 @@ __all__ = [
     "telecom_prompts",
     "telecom_twin",
     "text_prompts",
+    "trimmed",
     "truncate_energy",
     "uniform_levels",
     "utilized_layer",

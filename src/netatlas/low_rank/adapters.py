@@ -314,14 +314,16 @@ def mam_adapter(length: int, rank: int, *, scale: float = 4.0) -> list[Adapter]:
 
 
 def replace_linear(module: nn.Module, make: Callable[[str, nn.Linear], nn.Module | None]) -> nn.Module:
-    """Exchange linear layers, in place.
+    """Exchange linear layers, in place; a layer that stands in two places is exchanged once and stays in both.
 
     Args:
         module: Changed and returned.
         make: From a layer's name and the layer to what replaces it; none leaves it.
     """
-    for name, layer in [(n, m) for n, m in module.named_modules() if isinstance(m, nn.Linear)]:
-        made = make(name, layer)
+    named = [(n, m) for n, m in module.named_modules(remove_duplicate=False) if isinstance(m, nn.Linear)]
+    done: dict[nn.Module, nn.Module | None] = {}
+    for name, layer in named:
+        made = done[layer] if layer in done else done.setdefault(layer, make(name, layer))
         if made is not None:
             owner = module.get_submodule(name.rpartition(".")[0])
             setattr(owner, name.rpartition(".")[2], made)

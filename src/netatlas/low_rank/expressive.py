@@ -47,8 +47,8 @@ class Construction(NamedTuple):
         condition: the worst condition number among the inverted matrices, ``[...]``.
     """
 
-    updates: Float[Tensor, "*M L D D"]
-    condition: Float[Tensor, "*M"]
+    updates: Float[Tensor, "... L D D"]
+    condition: Float[Tensor, "..."]
 
 
 def lora_construction(
@@ -165,9 +165,9 @@ class ReluConstruction(NamedTuple):
         inner: layers inside of a block, in which the activation must do nothing.
     """
 
-    weights: Float[Tensor, "*M L D D"]
-    biases: Float[Tensor, "*M L D"]
-    condition: Float[Tensor, "*M"]
+    weights: Float[Tensor, "... L D D"]
+    biases: Float[Tensor, "... L D"]
+    condition: Float[Tensor, "..."]
     inner: list[int]
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
+from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from netatlas.core.train import Ensemble, fit_many, minimize, stack_members
@@ -28,7 +29,8 @@ from .integrator_experiments import Batches, dlrt_train
 from .loraplus import loraplus_scales
 from .manifold import FactorizedLinear, LowRankLinear
 from .nf4 import QuantizedLinear, dequantize, quantization_error, quantize, uniform_levels
-from .prompts import Prompts
+from .prompts import Prompts, trimmed
+from .telecom import exact_match_by_family, majority_answers
 from .trained_rank import truncate_energy
 from .utilized import activation_gram, utilized_layer
 
@@ -130,6 +132,7 @@ def fine_tune(
         rates: Learning rates of Adam, every method the same number of them.
         epochs, batch: Passes over the training prompts, and prompts a step.
     """
+    train, validation, test = trimmed(train), trimmed(validation), trimmed(test)
     build = build_method(base, method)
     grid = [(rate, seed) for rate in rates for seed in seeds]
     with torch.random.fork_rng(devices=[]):
@@ -154,6 +157,16 @@ def fine_tune(
         seconds,
         chosen,
     )
+
+
+def sign_test(differences: Float[Tensor, " k"]) -> float:
+    """One-sided p-value of as many positive differences or more, if either sign were as likely; ties do not count.
+
+    Args:
+        differences: Paired differences; 1 without any that is not 0.
+    """
+    wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
+    return float(binomtest(wins, wins + losses, 0.5, alternative="greater").pvalue) if wins + losses else 1.0
 
 
 @torch.no_grad()
@@ -306,7 +319,28 @@ def answers(tuned: FineTuned, prompts: Prompts) -> Tensor:
         tuned: From :func:`fine_tune`.
         prompts: What is asked.
     """
-    return tuned.ensemble.predict(prompts.tokens).argmax(-1).cpu()
+    return tuned.ensemble.predict(trimmed(prompts).tokens).argmax(-1).cpu()
+
+
+def families_won(
+    tuned: FineTuned, base: Transformer, train: Prompts, test: Prompts, families: Sequence[str]
+) -> tuple[float, dict[str, float]]:
+    """Share of families in which a method beats the untouched base and the most frequent answer, and its matches.
+
+    Args:
+        tuned: From :func:`fine_tune`; its matches are means over its seeds.
+        base: The untouched model.
+        train: Where the most frequent answers are counted.
+        test: What is asked.
+        families: Their names, in the order of ``test.family``.
+    """
+    by_seed = [exact_match_by_family(row, test, families) for row in answers(tuned, test)]
+    mine = {name: sum(one[name] for one in by_seed) / len(by_seed) for name in families}
+    with torch.no_grad():
+        untouched = exact_match_by_family(base(test.tokens, last_only=True).argmax(-1).cpu(), test, families)
+    frequent = exact_match_by_family(majority_answers(train, test), test, families)
+    won = [mine[name] > max(untouched[name], frequent[name]) for name in families]
+    return sum(won) / len(won), mine
 
 
 def low_rank_methods(
@@ -328,6 +362,7 @@ def low_rank_methods(
         every, loss: Steps between cuts, and the share of energy that a cut may lose.
         threshold: Share of energy of the projection.
     """
+    train, validation, test = trimmed(train), trimmed(validation), trimmed(test)
     grid = [(rate, seed) for rate in rates for seed in seeds]
     order = [seed for _, seed in grid]
     steps = epochs * (len(train.tokens) // batch)
@@ -369,7 +404,7 @@ def _integrated(
     """The integrator at a share of the layers' rank."""
     module = _with_layers(base, lambda _, m: LowRankLinear.from_linear(m, max(1, int(share * min(m.weight.shape)))))
     params = stack_members([module] * len(order))[0]
-    done, _ = dlrt_train(module, params, data, seeds=order, steps=steps, batch=batch, lr=0.3 * lr, optimizer="adam")
+    done, _ = dlrt_train(module, params, data, seeds=order, steps=steps, batch=batch, lr=lr, optimizer="adam")
     kept = sum(m.U.numel() + m.V.numel() for m in module.modules() if isinstance(m, LowRankLinear))
     return module, done.params, torch.full((len(order),), kept)
 
@@ -478,5 +513,5 @@ def _rank_pruned(
                 cut(p)
         return batches(p, step)
 
-    params, _ = minimize(step_loss, params, steps=steps, optimizer="adam", lr=0.3 * lr, schedule="linear")
+    params, _ = minimize(step_loss, params, steps=steps, optimizer="adam", lr=lr, schedule="linear")
     return module, params, cut(params)

@@ -125,10 +125,8 @@ class Decay(NamedTuple):
         return torch.stack([row[i] for row, i in zip(table, chosen)])
 
     def at_edge(self, arm: str) -> int:
-        """How many of the best rates lie at an end of the grid that is not already divergence."""
-        means = self.losses[arm].mean(2)
-        chosen = means.argmin(1)
-        # An infinite loss beyond the best rate shows where the grid ends; the best one at the last rate does not.
+        """How many of the best rates, one for each k, lie at an end of the grid."""
+        chosen = self.losses[arm].mean(2).argmin(1)
         return int(((chosen == 0) | (chosen == len(self.rates) - 1)).sum())
 
 

@@ -168,6 +168,7 @@ class LowRankLinear(nn.Module):
     def from_linear(cls, layer: nn.Linear, rank: int, *, room: int | None = None) -> LowRankLinear:
         """The layer of a given rank that is closest to a dense one."""
         made = cls(layer.in_features, layer.out_features, rank, room=room, bias=layer.bias is not None)
+        made.to(layer.weight)
         with torch.no_grad():
             for own, factor in zip((made.U, made.S, made.V), low_rank_factors(layer.weight, rank, made.U.shape[1])):
                 own.copy_(factor)
@@ -219,15 +220,16 @@ class LowRankConv(nn.Module):
     def from_conv(cls, layer: nn.Conv2d, rank: int) -> LowRankConv:
         """The convolution of a given rank whose kernel is closest to a dense one's; of stride 1 and square kernels."""
         require(
-            layer.stride == (1, 1) and layer.kernel_size[0] == layer.kernel_size[1] and layer.groups == 1,
-            "a square kernel of stride 1 without groups",
-            (layer.kernel_size, layer.stride, layer.groups),
+            layer.stride == layer.dilation == (1, 1) and len(set(layer.kernel_size)) == 1 and layer.groups == 1,
+            "a square kernel of stride 1 without groups or dilation",
+            (layer.kernel_size, layer.stride, layer.groups, layer.dilation),
         )
-        require(not isinstance(layer.padding, str), "padding in numbers", layer.padding)
+        plain = not isinstance(layer.padding, str) and len(set(layer.padding)) == 1 and layer.padding_mode == "zeros"
+        require(plain, "one number of zeros for padding on all sides", (layer.padding, layer.padding_mode))
         made = cls(
             layer.in_channels, layer.out_channels, layer.kernel_size[0], rank,
             padding=int(layer.padding[0]), bias=layer.bias is not None,
-        )  # fmt: skip
+        ).to(layer.weight)  # fmt: skip
         with torch.no_grad():
             for own, factor in zip((made.U, made.S, made.V), low_rank_factors(layer.weight.flatten(1), rank)):
                 own.copy_(factor)

@@ -14,9 +14,9 @@ from torch.func import functional_call, vmap
 from netatlas.core.checks import require
 from netatlas.core.train import batch_order, minimize, stack_members
 
-from .manifold import energy_rank, svd_truncation
+from .manifold import LowRankConv, energy_rank, svd_truncation
 from .nuclear import rank_cannot_rise
-from .trained_rank import Scheme, flops_ratio, kernel_matrix, matrix_kernel, truncate_energy
+from .trained_rank import Scheme, decomposed_cost, flops_ratio, kernel_matrix, matrix_kernel, truncate_energy
 
 Data = tuple[Tensor, Tensor]
 Params = dict[str, Tensor]
@@ -426,3 +426,57 @@ def random_rank_rises(
         for factor in (1 / 1.02, 2.0)
     ]
     return RandomRanks(*rises)
+
+
+class LayerCost(NamedTuple):
+    """One convolution cut to one rank, in both schemes.
+
+    Attributes:
+        distance: largest difference between :class:`~netatlas.low_rank.LowRankConv` and the convolution of the cut
+            kernel, over the largest output.
+        channel_loss, spatial_loss: norm of what the outputs lose over their norm.
+        channel_cost, spatial_cost: multiplications over those of the dense layer.
+    """
+
+    distance: float
+    channel_loss: float
+    spatial_loss: float
+    channel_cost: float
+    spatial_cost: float
+
+
+@torch.no_grad()
+def decomposed_layer(
+    networks: PrunedNetworks, arm: str, images: Float[Tensor, "N 1 8 8"], ranks: Sequence[int]
+) -> dict[int, LayerCost]:
+    """Cut the second convolution of an arm's first network on what it receives from images, in double precision.
+
+    Args:
+        networks: All of them.
+        arm: Which.
+        images: What the network sees.
+        ranks: To be tried, each at most the kernel's in either scheme.
+
+    Source:
+        xu2018trp.
+    """
+    row = networks.rows(arm).start
+    network = SmallConvNet()
+    state = {k: v[row].cpu() for part in (networks.params, networks.buffers) for k, v in part.items()}
+    network.load_state_dict(state)
+    network = network.double().eval()
+    layer: nn.Conv2d = network.convolutions[1]  # type: ignore[assignment]
+    inner = nn.functional.relu(network.norms[0](network.convolutions[0](images.cpu().double())))
+    dense, shape = layer(inner), layer.weight.shape
+    found = {}
+    for rank in ranks:
+        outputs = {}
+        for scheme in ("channel", "spatial"):
+            low = svd_truncation(kernel_matrix(layer.weight, scheme), rank)
+            outputs[scheme] = nn.functional.conv2d(inner, matrix_kernel(low, shape, scheme), padding=1)
+        ours = LowRankConv.from_conv(layer, rank)
+        gap = float((ours(inner) - outputs["channel"]).abs().max() / dense.abs().max())
+        loss = [float((outputs[s] - dense).norm() / dense.norm()) for s in ("channel", "spatial")]
+        cost = [float(decomposed_cost(shape, rank, s)) / shape.numel() for s in ("channel", "spatial")]
+        found[rank] = LayerCost(gap, *loss, *cost)
+    return found

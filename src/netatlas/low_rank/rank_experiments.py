@@ -16,7 +16,15 @@ from netatlas.core.train import Ensemble, fit_many, stack_members
 
 from .adapters import replace_linear
 from .manifold import FactorizedLinear
-from .utilized import activation_gram, layer_error, mean_layer_utilization, principal_directions, utilized_layer
+from .utilized import (
+    activation_gram,
+    energy_directions,
+    layer_error,
+    mean_layer_utilization,
+    output_directions,
+    principal_directions,
+    utilized_layer,
+)
 
 Data = tuple[Tensor, Tensor]
 Params = dict[str, Tensor]
@@ -96,11 +104,15 @@ def projections(ensemble: Ensemble, inputs: Tensor, test: Data, thresholds: Sequ
     ranks_in, ranks_out, used, kept, order, identity = [], [], [], [], 0.0, 0.0
     weights = [ensemble.params[name] for name in names]
     dense_size = sum(w[0].numel() for w in weights)
+    outputs = [[output_directions(w, d) for w, d in zip(ws, ds)] for ws, ds in zip(weights, directions)]
     grams = [[v * e @ v.T for e, v in layer] for layer in directions]
     # One decomposition of every weight serves all thresholds.
     singular = [torch.linalg.svd(w.double(), full_matrices=False) for w in weights]
     for threshold in thresholds:
-        parts = [[utilized_layer(w, d, threshold) for w, d in zip(ws, ds)] for ws, ds in zip(weights, directions)]
+        parts = [
+            [utilized_layer(w, d, threshold, o) for w, d, o in zip(*layer)]
+            for layer in zip(weights, directions, outputs)
+        ]
         cut = [_cut(s, [p.rank for p in ps]).to(w.dtype) for w, s, ps in zip(weights, singular, parts)]
         deep = [_cut(s, [p.output_rank for p in ps]) for s, ps in zip(singular, parts)]
         variants = {
@@ -117,7 +129,7 @@ def projections(ensemble: Ensemble, inputs: Tensor, test: Data, thresholds: Sequ
                 gram = grams[layer][member]
                 by_data = layer_error(w, p.output_only, gram)
                 by_weight = layer_error(w, deep[layer][member], gram)
-                order = max(order, (by_data - by_weight) / layer_error(w, torch.zeros_like(w), gram))
+                order = max(order, (by_data - by_weight) / float(outputs[layer][member][0].sum()))
         columns = list(zip(*parts))
         ranks_in.append(torch.tensor([[p.input_rank for p in member] for member in columns]))
         ranks_out.append(torch.tensor([[p.output_rank for p in member] for member in columns]))
@@ -176,8 +188,11 @@ def _mean_utilization(ensemble: Ensemble, inputs: Tensor, thresholds: Sequence[f
     table = torch.zeros(len(thresholds), len(ensemble), dtype=torch.float64)
     for depth, directions in enumerate(layers):
         for member, (w, d) in enumerate(zip(ensemble.params[f"layers.{depth}.weight"], directions)):
+            # The ranks need the energies alone, and those do not depend on the threshold.
+            inside, outside = d[0], output_directions(w, d)[0]
             for row, threshold in enumerate(thresholds):
-                table[row, member] += utilized_layer(w, d, threshold).utilization / len(layers)
+                rank = min(energy_directions(inside, threshold), energy_directions(outside, threshold))
+                table[row, member] += rank / min(w.shape) / len(layers)
     return table
 
 

@@ -284,15 +284,27 @@ def exact_match_by_family(
     return {name: float(right[prompts.family == i].mean()) for i, name in enumerate(families)}
 
 
-def majority_answer_match(train: Prompts, test: Prompts) -> float:
-    """Share answered exactly by always giving the family's most frequent training answer: skill without reading.
+def majority_answers(train: Prompts, test: Prompts) -> Int[Tensor, " N"]:
+    """Each prompt answered by its family's most frequent training answer: skill without reading.
 
     Args:
         train: Where the most frequent answers are counted.
         test: What is asked; the same families.
+
+    Raises:
+        ValueError: For a family that is not in the training prompts.
     """
-    best = {
-        int(f): int(torch.bincount(train.answers[train.family == f]).argmax()) for f in train.family.unique().tolist()
-    }
-    guess = torch.tensor([best[int(f)] for f in test.family])
-    return float((guess == test.answers).double().mean())
+    known = train.family.unique().tolist()
+    unknown = set(test.family.tolist()) - set(known)
+    require(not unknown, "families that are in the training prompts", sorted(unknown))
+    best = {f: int(torch.bincount(train.answers[train.family == f]).argmax()) for f in known}
+    return torch.tensor([best[f] for f in test.family.tolist()])
+
+
+def majority_answer_match(train: Prompts, test: Prompts) -> float:
+    """Share answered exactly by always giving the family's most frequent training answer.
+
+    Args:
+        train, test: As in :func:`majority_answers`.
+    """
+    return float((majority_answers(train, test) == test.answers).double().mean())

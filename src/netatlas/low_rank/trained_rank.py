@@ -108,9 +108,10 @@ def decompose(layer: nn.Conv2d, rank: int, scheme: Scheme, *, padding: tuple[int
         layer.stride == (1, 1)
         and layer.groups == 1
         and layer.dilation == (1, 1)
-        and not isinstance(layer.padding, str),
-        "a convolution of stride 1 without groups or dilation, its padding in numbers",
-        (layer.stride, layer.groups, layer.dilation, layer.padding),
+        and not isinstance(layer.padding, str)
+        and layer.padding_mode == "zeros",
+        "a convolution of stride 1 without groups or dilation, its padding zeros in numbers",
+        (layer.stride, layer.groups, layer.dilation, layer.padding, layer.padding_mode),
     )
     weight = layer.weight.detach()
     n, c, kh, kw = weight.shape

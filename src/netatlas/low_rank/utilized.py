@@ -110,10 +110,31 @@ def energy_directions(values: Float[Tensor, " n"], threshold: float) -> int:
     return int((tails > floor * tails[0]).sum())
 
 
+def output_directions(
+    weight: Float[Tensor, "m n"], inputs: tuple[Float[Tensor, " n"], Float[Tensor, "n n"]]
+) -> tuple[Float[Tensor, " m"], Float[Tensor, "m m"]]:
+    r"""Energies and directions of a layer's outputs, of :math:`G_T = W G_S W^\top`, from those of its inputs.
+
+    Args:
+        weight: ``[m, n]``.
+        inputs: From :func:`principal_directions`.
+
+    Raises:
+        ValueError: For an empty matrix, shapes that do not fit, or NaN.
+    """
+    require(weight.ndim == 2 and weight.numel() > 0, "a matrix that is not empty", tuple(weight.shape))
+    require_finite("weight", weight)
+    values, directions = inputs
+    require(len(values) == weight.shape[1], f"inputs of width {weight.shape[1]}", len(values))
+    through = weight.double() @ (directions * values.sqrt())
+    return principal_directions(through @ through.T)
+
+
 def utilized_layer(
     weight: Float[Tensor, "m n"],
     gram: Float[Tensor, "n n"] | tuple[Float[Tensor, " n"], Float[Tensor, "n n"]],
     threshold: float,
+    outputs: tuple[Float[Tensor, " m"], Float[Tensor, "m m"]] | None = None,
 ) -> UtilizedLayer:
     r"""Project a weight on the subspaces where it meets the data.
 
@@ -127,6 +148,7 @@ def utilized_layer(
         gram: The inputs' Gram matrix (:func:`activation_gram`) or its energies and directions
             (:func:`principal_directions`), which saves the decomposition when many weights meet the same inputs.
         threshold: The share :math:`\tau`, in (0, 1].
+        outputs: From :func:`output_directions`, to be reused at many thresholds; found here if omitted.
 
     Raises:
         ValueError: For shapes that do not fit, NaN, or a share out of range.
@@ -134,13 +156,10 @@ def utilized_layer(
     Source:
         garg2024utilized.
     """
-    require(weight.ndim == 2 and weight.numel() > 0, "a matrix that is not empty", tuple(weight.shape))
-    require_finite("weight", weight)
     values, directions = gram if isinstance(gram, tuple) else principal_directions(gram)
-    require(len(values) == weight.shape[1], f"inputs of width {weight.shape[1]}", len(values))
+    out_values, out_directions = output_directions(weight, (values, directions)) if outputs is None else outputs
+    require(len(out_values) == weight.shape[0], f"outputs of width {weight.shape[0]}", len(out_values))
     w = weight.double()
-    through = w @ (directions * values.sqrt())
-    out_values, out_directions = principal_directions(through @ through.T)
     k_s, k_t = energy_directions(values, threshold), energy_directions(out_values, threshold)
     source, target = directions[:, :k_s], out_directions[:, :k_t]
     input_only = (w @ source) @ source.T
@@ -148,8 +167,7 @@ def utilized_layer(
     factors = (target, target.T @ input_only) if k_t <= k_s else (target @ (target.T @ (w @ source)), source.T)
     parts = (factors[0] @ factors[1], output_only, input_only)
     left, right = (f.to(weight.dtype) for f in factors)
-    projected, outputs, inputs = (part.to(weight.dtype) for part in parts)
-    return UtilizedLayer(projected, outputs, inputs, k_s, k_t, (left, right))
+    return UtilizedLayer(*(part.to(weight.dtype) for part in parts), k_s, k_t, (left, right))
 
 
 def mean_layer_utilization(layers: Iterable[UtilizedLayer]) -> float:
