@@ -24,7 +24,7 @@ from netatlas.connectivity import (
     stack_points,
 )
 from netatlas.connectivity import experiments as ex
-from netatlas.connectivity.barriers import Path
+from netatlas.connectivity.barriers import Path, _measured
 from netatlas.core.nn import MLP
 from netatlas.core.train import stack_members
 
@@ -67,6 +67,51 @@ def test_every_point_agrees_with_a_loop_over_modules():
         for i, names in enumerate(layer_groups(list(first)).values()):
             assert float(found.loss[0, i, m]) == pytest.approx(loss_of(mixed(a, b, 0.5, names), x, y) - ends)
             assert float(found.loss[1, i, m]) == pytest.approx(loss_of(mixed(b, a, 0.5, names), x, y) - ends)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_points_that_share_layers_have_the_losses_of_points_that_do_not(bias):
+    modules = []
+    for i in range(4):
+        torch.manual_seed(i)
+        modules.append(MLP([4, 6, 5, 3], bias=bias, activation="tanh").double())
+    first, second = (stack_members(modules[i::2])[0] for i in range(2))
+    x, y = torch.randn(1500, 4).double(), torch.randint(0, 3, (1500,))
+    layers = list(layer_groups(list(first)).values())
+    points = [first, second, *(interpolate_parameters(first, second, 0.5, only=names) for names in layers)]
+    points += [interpolate_parameters(second, first, 0.2, only=layers[-1]), first]
+    found = _measured(modules[0], points, x, y, 2)
+    expected = evaluate_points(modules[0], stack_points(points), x, y)
+    for ours, plain in zip(found, expected):
+        torch.testing.assert_close(ours, plain.reshape(len(points), 2))
+
+
+def test_equal_copies_of_tensors_change_nothing():
+    modules, first, second, x, y = pairs(seed=8)
+    copied = {name: value.clone() for name, value in first.items()}
+    torch.testing.assert_close(
+        layerwise_barrier(modules[0], copied, second, x, y).loss,
+        layerwise_barrier(modules[0], first, second, x, y).loss,
+    )
+
+
+def test_other_modules_are_evaluated_as_they_are():
+    class Twice(MLP):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    modules, first, second, x, y = pairs(seed=2)
+    net = Twice([4, 6, 5, 3]).double()
+    path = linear_path(net, first, second, x, y, shares=[0.0, 1.0])
+    assert float(path.loss[0, 0]) == pytest.approx(float(F.cross_entropy(2 * modules[0](x).detach(), y)))
+
+
+def test_copies_compute_the_same_and_the_undone_one_is_the_network():
+    rows = {row["copy"]: row for row in ex.copy_table([0])}
+    assert max(row["change of the outputs"] for row in rows.values()) < 1e-12
+    assert rows["in another order"]["barrier"] > 0.1 < rows["scaled, in another order"]["barrier"]
+    assert rows["the same, undone"]["squared distance"] < 1e-20
+    assert abs(rows["the same, undone"]["barrier"]) < 1e-12
 
 
 def test_growing_sets_end_at_nothing_and_at_everything():
@@ -149,6 +194,8 @@ def test_bad_input_is_refused():
         stack_points([])
     with pytest.raises(ValueError, match="has shape"):
         layerwise_barrier(modules[0], first, {k: v[..., :1] for k, v in second.items()}, x, y)
+    with pytest.raises(ValueError, match="at least one share"):
+        linear_path(modules[0], first, second, x, y, shares=[])
     broken = {k: v * float("nan") for k, v in second.items()}
     with pytest.raises(ValueError, match="NaN"):
         linear_path(modules[0], first, broken, x, y, shares=[0.5])

@@ -104,10 +104,32 @@ def test_a_folded_factor_has_the_singular_values_of_all_rows():
 
 
 def test_representatives_are_the_first_of_each_pattern():
-    patterns = torch.tensor([[0], [1], [0], [0], [1], [2]])
+    patterns = torch.tensor([[0, 0], [1, 0], [0, 0], [0, 0], [1, 0], [0, 1]])
     assert representatives(patterns, 1).tolist() == [0, 1, 5]
     assert representatives(patterns, 2).tolist() == [0, 1, 2, 4, 5]
     assert representatives(patterns[:0], 2).tolist() == []
+
+
+@settings(deadline=None, max_examples=10)
+@given(seed=st.integers(0, 1000), neurons=st.sampled_from([1, 5, 62, 63, 130]), each=st.integers(1, 3))
+def test_representatives_of_many_neurons_are_those_of_a_plain_loop(seed, neurons, each):
+    generator = torch.Generator().manual_seed(seed)
+    # Few different patterns that may differ in a single place, also in the last one.
+    different = torch.randint(0, 2, (1, neurons), generator=generator).repeat(4, 1)
+    different[1, -1], different[2, 0] = 1 - different[1, -1], 1 - different[2, 0]
+    patterns = different[torch.randint(0, 4, (40,), generator=generator)]
+    seen, expected = {}, []
+    for index, row in enumerate(map(tuple, patterns.tolist())):
+        seen[row] = seen.get(row, 0) + 1
+        if seen[row] <= each:
+            expected.append(index)
+    assert representatives(patterns, each).tolist() == expected
+
+
+def test_the_bias_and_the_spread_of_inputs_reach_the_sample():
+    plain, cones, far = (ex.sample_ranks([3, 4, 4, 1], range(6), **o) for o in ({}, {"bias_std": 0.0}, {"spread": 9.0}))
+    assert cones.deficit().mean() > plain.deficit().mean()
+    assert far.deficit().tolist() != plain.deficit().tolist() or far.gap != plain.gap
 
 
 def test_a_network_of_zeros_and_a_network_without_hidden_layer():

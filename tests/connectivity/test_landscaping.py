@@ -21,7 +21,8 @@ from netatlas.connectivity import (
     ridge_walks,
 )
 from netatlas.connectivity import experiments as ex
-from netatlas.core.nn import MLP
+from netatlas.core.curvature import flatten_params, hessian_operator
+from netatlas.core.nn import MLP, ConvNet
 from netatlas.core.train import stack_members
 
 
@@ -60,6 +61,7 @@ def test_slopes_and_curvatures_agree_with_differences_of_the_loss():
     x, y = torch.randn(30, 4).double(), torch.randint(0, 3, (30,))
     found = directional_curvature(modules[0], first, second, x, y)
     assert found.curvature.shape == (2, 3, 2)
+    assert not any(part.requires_grad for part in found)
 
     def loss(state):
         return float(torch.nn.functional.cross_entropy(functional_call(modules[0], state, (x,)), y))
@@ -89,6 +91,42 @@ def test_orders_agree_up_to_the_branch_and_are_orders(branch, seed):
     assert torch.equal(first[:branch], second[:branch])
     if branch <= 24:
         assert not torch.equal(first, second)
+
+
+def test_order_inside_groups_ignores_the_groups_and_a_pair_tied_with_itself():
+    none = torch.zeros(4)
+
+    def group(number, middle, predicted):
+        values = (torch.tensor(v, dtype=torch.float64) for v in (middle, predicted))
+        middle, predicted = (v + 100 * number for v in values)
+        return ex.Branches("", number, none, middle, predicted, none, none, none, none, none, none)
+
+    up = [group(g, [1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0]) for g in range(2)]
+    down = [group(g, [1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0]) for g in range(2)]
+    assert ex.within_groups(up, "predicted", draws=50)[0] == pytest.approx(1)
+    # A pair drawn twice must not be taken for two pairs in the right order.
+    assert ex.within_groups(down, "predicted", draws=200) == pytest.approx((-1, -1, -1))
+    ours, other, wins = ex.rank_difference(up, "predicted", "middle", draws=50)
+    assert (ours, other, wins) == (pytest.approx(1), pytest.approx(1), 0)
+
+
+@pytest.mark.parametrize("norm", ["none", "group"])
+def test_curvature_of_convolutions_agrees_with_the_hessian_operator(norm):
+    modules = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        modules.append(ConvNet([4], 3, in_channels=1, norm=norm).double())
+    first, second = (stack_members(modules[i::2])[0] for i in range(2))
+    x, y = torch.randn(5, 1, 6, 6).double(), torch.randint(0, 3, (5,))
+    found = directional_curvature(modules[0], first, second, x, y)
+
+    def loss(p):
+        return torch.nn.functional.cross_entropy(functional_call(modules[0], p, (x,)), y)
+
+    plain = {k: v[0] for k, v in first.items()}
+    d = flatten_params({k: second[k][0] - v for k, v in plain.items()})
+    expected = float(d @ hessian_operator(loss, plain)(d))
+    assert float(found.curvature[0, 0, 0]) == pytest.approx(expected, rel=1e-8, abs=1e-10)
 
 
 def test_angles_of_known_ways():

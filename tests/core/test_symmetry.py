@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
 from torch.func import functional_call
 
 from netatlas.core.nn import MLP, ConvNet, ResNet
@@ -133,6 +134,29 @@ def test_matching_never_falls_below_its_start_and_ends_where_no_set_can_improve(
     assert inner(permute_network(a, orders), b) >= inner(permute_network(a, start), b) - 1e-9
     again = weight_matching(a, b, start=orders, seed=seed + 7)
     assert all(torch.equal(again[name], orders[name]) for name in orders)
+
+
+@settings(deadline=None, max_examples=15)
+@given(seed=st.integers(0, 10_000), bias=st.booleans())
+def test_the_orders_are_those_of_a_loop_that_solves_every_set_in_every_sweep(seed, bias):
+    a, b = (state_of(network(seed + i, (5, 7, 6, 8, 3), bias=bias)) for i in range(2))
+    names = ["layers.0", "layers.1", "layers.2"]
+    orders = {name: torch.arange(size) for name, size in zip(names, (7, 6, 8))}
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(50):
+        before = {name: order.clone() for name, order in orders.items()}
+        for index in torch.randperm(3, generator=generator).tolist():
+            # The gain of putting neuron j at place i, from permuted copies of whole networks.
+            others = permute_network(a, {k: v for k, v in orders.items() if k != names[index]})
+            w, v = f"layers.{index}", f"layers.{index + 1}"
+            gain = b[f"{w}.weight"] @ others[f"{w}.weight"].T + b[f"{v}.weight"].T @ others[f"{v}.weight"]
+            if bias:
+                gain = gain + torch.outer(b[f"{w}.bias"], others[f"{w}.bias"])
+            orders[names[index]] = torch.from_numpy(linear_sum_assignment(gain.numpy(), maximize=True)[1])
+        if all(torch.equal(before[name], orders[name]) for name in names):
+            break
+    found = weight_matching(a, b, seed=seed)
+    assert all(torch.equal(found[name], orders[name]) for name in names)
 
 
 def test_a_permuted_copy_is_found_by_weights_activations_and_the_loss_half_way():

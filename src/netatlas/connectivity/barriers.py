@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from netatlas.core.checks import require
+from netatlas.core.nn import MLP
 from netatlas.core.states import check_states
 
 Stack = Mapping[str, Tensor]
@@ -96,8 +97,7 @@ def evaluate_points(
     Raises:
         ValueError: For no examples, or as many labels as examples are not there.
     """
-    require(len(inputs) > 0 and len(inputs) == len(targets), "as many labels as examples, at least one",
-            (len(inputs), len(targets)))  # fmt: skip
+    _check_examples(inputs, targets)
     call = vmap(lambda p, x: functional_call(module, p, (x,)), in_dims=(0, None))
     loss: Tensor | float = 0.0
     wrong: Tensor | float = 0.0
@@ -130,10 +130,10 @@ def linear_path(
     Raises:
         ValueError: For no shares, or networks that do not correspond.
     """
-    points = stack_points([interpolate_parameters(first, second, share) for share in shares])
-    loss, error = evaluate_points(module, points, inputs, targets)
-    grid = torch.tensor(list(shares), dtype=torch.float64)
-    return Path(grid, loss.reshape(len(shares), -1), error.reshape(len(shares), -1))
+    require(len(shares) > 0, "at least one share", 0)
+    points: list[Stack] = [interpolate_parameters(first, second, share) for share in shares]
+    loss, error = _measured(module, points, inputs, targets, len(next(iter(first.values()))))
+    return Path(torch.tensor(list(shares), dtype=torch.float64), loss, error)
 
 
 def linear_barrier(path: Path, *, measure: str = "loss") -> Float[Tensor, " M"]:
@@ -162,9 +162,54 @@ def linear_barrier(path: Path, *, measure: str = "loss") -> Float[Tensor, " M"]:
     return (values - (1 - a) * values[0] - a * values[-1])[1:-1].max(0).values
 
 
+def _chain_logits(module: MLP, points: Sequence[Stack], x: Tensor) -> Tensor:
+    """Outputs ``[P, M, classes, N]`` of points that may share their first layers, each shared part computed once.
+
+    Points share a layer if they hold the very same tensors in it and in all layers before.
+    """
+    z: Tensor | None = None
+    reads = [0] * len(points)
+    for number in range(len(module.layers)):
+        names = [n for n in (f"layers.{number}.weight", f"layers.{number}.bias") if n in points[0]]
+        places: dict[tuple[int, ...], int] = {}
+        owners: list[int] = []
+        for index, point in enumerate(points):
+            key = (reads[index], *(id(point[name]) for name in names))
+            if key not in places:
+                places[key] = len(owners)
+                owners.append(index)
+        before = torch.tensor([reads[index] for index in owners], device=x.device)
+        reads = [places[(reads[i], *(id(point[name]) for name in names))] for i, point in enumerate(points)]
+        weight = torch.stack([points[index][names[0]] for index in owners])
+        if z is None:
+            z = (weight.flatten(0, 2) @ x.flatten(1).T).unflatten(0, weight.shape[:3])
+        else:
+            z = weight @ module.activation(z)[before]
+        if len(names) == 2:
+            z = z + torch.stack([points[index][names[1]] for index in owners])[..., None]
+    assert z is not None
+    return z[torch.tensor(reads, device=x.device)]
+
+
+@torch.no_grad()
 def _measured(module: nn.Module, points: list[Stack], x: Tensor, y: Tensor, members: int) -> tuple[Tensor, Tensor]:
-    loss, error = evaluate_points(module, stack_points(points), x, y)
-    return loss.reshape(-1, members), error.reshape(-1, members)
+    """Losses and errors ``[P, M]`` of many stacks, on the CPU."""
+    if type(module) is not MLP:
+        loss, error = evaluate_points(module, stack_points(points), x, y)
+        return loss.reshape(-1, members).cpu(), error.reshape(-1, members).cpu()
+    _check_examples(x, y)
+    total = wrong = torch.zeros(len(points), members, dtype=torch.float64, device=x.device)
+    for rows, labels in zip(x.split(1024), y.split(1024)):
+        logits = _chain_logits(module, points, rows).double()
+        right = logits.gather(2, labels.expand(*logits.shape[:2], 1, -1))[:, :, 0]
+        total = total + (logits.logsumexp(2) - right).sum(2)
+        wrong = wrong + (logits.argmax(2) != labels).double().sum(2)
+    return total.cpu() / len(x), wrong.cpu() / len(x)
+
+
+def _check_examples(inputs: Tensor, targets: Tensor) -> None:
+    require(len(inputs) > 0 and len(inputs) == len(targets), "as many labels as examples, at least one",
+            (len(inputs), len(targets)))  # fmt: skip
 
 
 class LayerBarriers(NamedTuple):

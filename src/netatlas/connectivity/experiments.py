@@ -24,6 +24,7 @@ from netatlas.core.symmetry import (
     random_permutations,
     rescale_network,
     straight_through_matching,
+    unit_neurons,
     weight_matching,
 )
 from netatlas.core.train import Ensemble, batch_order, fit_many
@@ -105,22 +106,30 @@ def _inputs(count: int, size: int, seed: int, scale: float = 1.0) -> Tensor:
 
 
 def sample_ranks(
-    widths: Sequence[int], seeds: Sequence[int], *, per_parameter: Sequence[int] = (20, 100), slope: float = 0.0
+    widths: Sequence[int],
+    seeds: Sequence[int],
+    *,
+    per_parameter: Sequence[int] = (20, 100),
+    slope: float = 0.0,
+    bias_std: float = 0.1,
+    spread: float = 1.0,
 ) -> RankSample:
-    """Functional dimensions of random networks, on standard normal inputs.
+    """Functional dimensions of random networks, on normal inputs.
 
     Args:
         widths: Input, hidden and output widths.
         seeds: One a network.
         per_parameter: Checkpoints: numbers of inputs as multiples of the number of parameters.
         slope: Slope of the activation left of zero.
+        bias_std: Standard deviation of the biases.
+        spread: Standard deviation of the inputs.
     """
     parameters = sum(n * (m + 1) for m, n in zip(widths, widths[1:]))
     checkpoints = [m * parameters for m in per_parameter]
     found = [
         functional_dimension(
-            random_relu_layers(widths, seed=s),
-            _inputs(checkpoints[-1], widths[0], s),
+            random_relu_layers(widths, seed=s, bias_std=bias_std),
+            _inputs(checkpoints[-1], widths[0], s, spread),
             checkpoints=checkpoints,
             slope=slope,
         )
@@ -192,6 +201,54 @@ def planted_table(seeds: Sequence[int]) -> list[dict[str, Any]]:
                 lost.append(before - after)
         rows.append({"mechanism": names[kind], "widths": widths, "predicted": planted_deficit(widths, kind),  # type: ignore[arg-type]
                      "lost": lost})  # fmt: skip
+    return rows
+
+
+# ---------------------------------------------------------------- copies of one network
+
+
+def copy_table(seeds: Sequence[int], *, spread: float = 1.0) -> list[dict[str, Any]]:
+    """A trained network beside copies that compute the same function: how far they are, and the barrier to them.
+
+    Args:
+        seeds: One a network; they are trained on clean digits, then everything is done in double precision.
+        spread: Standard deviation of the logarithms of the scales.
+
+    Returns:
+        One row a kind of copy, mean over networks: its name, the largest change of an output as a share of the largest
+        output, the squared distance, the barrier in loss on the training part.
+    """
+    splits = tabular_splits("digits", seeds, noise=0.0)
+    build = partial(he_network, [splits.train[0].shape[-1], 32, 32, splits.outputs])
+    trained = fit_many(
+        build, *splits.train, seeds=list(seeds), per_member_data=True, epochs=20, batch_size=64, lr=0.05, momentum=0.9
+    )
+    module, found = copy.deepcopy(trained.module).double(), []
+    for index, seed in enumerate(seeds):
+        state = {name: value.detach().double() for name, value in member(trained.params, index).items()}
+        x, y = splits.train[0][index].double(), splits.train[1][index]
+        generator = torch.Generator().manual_seed(seed)
+        factors = {k: torch.exp(spread * torch.randn(32, generator=generator, dtype=torch.float64))
+                   for k in ("layers.0", "layers.1")}  # fmt: skip
+        scaled = rescale_network(state, factors)
+        both = permute_network(scaled, random_permutations(state, seed=seed))
+        unit, plain = unit_neurons(both), unit_neurons(state)
+        copies = {
+            "in another order": (state, permute_network(state, random_permutations(state, seed=seed))),
+            "scaled": (state, scaled),
+            "scaled, in another order": (state, both),
+            "the same, undone": (plain, permute_network(unit, weight_matching(unit, plain, seed=seed))),
+        }
+        for name, (first, second) in copies.items():
+            values = [torch.func.functional_call(module, net, (x,)).detach() for net in (first, second)]
+            path = linear_path(module, stack([first]), stack([second]), x, y, shares=np.linspace(0, 1, 11).tolist())
+            change = float((values[1] - values[0]).abs().max() / values[0].abs().max())
+            square = sum(float((first[k] - second[k]).square().sum()) for k in first)
+            found.append((name, change, square, float(linear_barrier(path))))
+    rows = []
+    for name in dict.fromkeys(row[0] for row in found):
+        change, square, barrier = np.mean([row[1:] for row in found if row[0] == name], 0)
+        rows.append({"copy": name, "change of the outputs": change, "squared distance": square, "barrier": barrier})
     return rows
 
 
@@ -420,9 +477,7 @@ def measure_branches(
     layers = layerwise_barrier(pairs.module, pairs.first, pairs.second, *data)
     rise = layers.loss[0] + layers.ends.mean(0) - layers.ends[0]
     none = torch.full((len(pairs),), float("nan"), dtype=torch.float64)
-    return Branches(
-        name,
-        group,
+    found = (
         linear_barrier(path),
         layers.full,
         barrier_second_order(second),
@@ -433,6 +488,7 @@ def measure_branches(
         layer_second_order(second),
         second.square[1:],
     )
+    return Branches(name, group, *(value.cpu() for value in found))
 
 
 def branching_runs(
@@ -568,11 +624,11 @@ def rank_difference(
         Both correlations, and the share of bootstrap samples of pairs in which the first is larger.
     """
     truth, a, b = (pooled(groups, part) for part in ("middle", first, second))
-    generator = np.random.default_rng(seed)
-    wins = 0
-    for _ in range(draws):
-        chosen = generator.integers(0, len(truth), len(truth))
-        wins += spearman(a[chosen], truth[chosen]) > spearman(b[chosen], truth[chosen])
+    chosen = np.random.default_rng(seed).integers(0, len(truth), (draws, len(truth)))
+    ranks = [scipy.stats.rankdata(values[chosen], axis=1) - (len(truth) + 1) / 2 for values in (truth, a, b)]
+    # Both correlations share the length of the true ranks, which may vanish: equal values say nothing.
+    first_way, second_way = ((ranks[0] * r).sum(1) / np.maximum(np.sqrt((r * r).sum(1)), 1e-300) for r in ranks[1:])
+    wins = int((first_way > second_way + 1e-12).sum())
     return spearman(a, truth), spearman(b, truth), wins / draws
 
 
@@ -581,24 +637,23 @@ def within_groups(
 ) -> tuple[float, float, float]:
     """Correlation of ranks centred within groups of equal branch time, with a bootstrap interval of 95 %.
 
-    Pairs are drawn within their groups.
+    Pairs are drawn within their groups; a pair drawn twice is tied with itself.
     """
 
-    def centred(values: list[np.ndarray]) -> np.ndarray:
-        return np.concatenate([v.argsort().argsort() - (len(v) - 1) / 2 for v in values])
-
-    def correlation(rows: list[tuple[np.ndarray, np.ndarray]]) -> float:
-        x, y = centred([a for a, _ in rows]), centred([b for _, b in rows])
-        return float((x * y).sum() / np.sqrt((x * x).sum() * (y * y).sum()))
-
-    rows = [(getattr(g, part).numpy(), g.middle.numpy()) for g in groups]
+    rows = [np.stack([getattr(g, part).numpy(), g.middle.numpy()]) for g in groups]
     generator = np.random.default_rng(seed)
-    found = []
-    for _ in range(draws):
-        picks = [generator.integers(0, len(a), len(a)) for a, _ in rows]
-        found.append(correlation([(a[p], b[p]) for (a, b), p in zip(rows, picks)]))
-    low, high = np.quantile(found, [0.025, 0.975])
-    return correlation(rows), float(low), float(high)
+
+    def correlations(picks: list[np.ndarray]) -> np.ndarray:
+        # Mean ranks: a pair that is drawn twice is tied with itself, which says nothing about the order.
+        drawn = [scipy.stats.rankdata(row[:, p], axis=-1) - (row.shape[1] + 1) / 2 for row, p in zip(rows, picks)]
+        x, y = np.concatenate(drawn, -1)
+        size = np.sqrt((x * x).sum(-1) * (y * y).sum(-1))
+        return (x * y).sum(-1) / np.where(size > 0, size, 1.0)
+
+    picks = [generator.integers(0, row.shape[1], (draws, row.shape[1])) for row in rows]
+    low, high = np.quantile(correlations(picks), [0.025, 0.975])
+    whole = correlations([np.arange(row.shape[1])[None] for row in rows])
+    return float(whole[0]), float(low), float(high)
 
 
 def layer_rank_correlations(groups: Sequence[Branches], part: str) -> np.ndarray:
@@ -637,7 +692,12 @@ class Splits(NamedTuple):
 
 
 def tabular_splits(
-    name: str, seeds: Sequence[int], *, noise: float = 1.0, shares: Sequence[float] = (0.6, 0.2)
+    name: str,
+    seeds: Sequence[int],
+    *,
+    noise: float = 1.0,
+    shares: Sequence[float] = (0.6, 0.2),
+    device: str | torch.device = "cpu",
 ) -> Splits:
     """A table that comes with scikit-learn, split at random, standardised by its training part, with noise added.
 
@@ -646,6 +706,7 @@ def tabular_splits(
         seeds: One a split; also of the noise.
         noise: Standard deviation of the noise on standardised inputs: clean tables are learnt to the last example.
         shares: Shares of training and validation examples.
+        device: Where the parts are put; drawing is done on the CPU, so it does not change them.
     """
     bunch = getattr(sklearn.datasets, f"load_{name}")()
     x, task = torch.from_numpy(bunch.data).double(), "regression" if name == "diabetes" else "classification"
@@ -665,7 +726,9 @@ def tabular_splits(
         for number, rows in enumerate(order.tensor_split(cuts)):
             parts[2 * number].append(inputs[rows])
             parts[2 * number + 1].append(targets[rows])
-    train, validation, test = ((torch.stack(a), torch.stack(b)) for a, b in zip(parts[::2], parts[1::2]))
+    train, validation, test = (
+        (torch.stack(a).to(device), torch.stack(b).to(device)) for a, b in zip(parts[::2], parts[1::2])
+    )
     return Splits(name, task, train, validation, test)  # type: ignore[arg-type]
 
 
@@ -725,7 +788,7 @@ def train_arm(
     trained = fit_many(
         build, x, y, seeds=[seed + m for m in range(count * members)], epochs=epochs, batch_size=batch_size,
         per_member_data=True, loss="cross_entropy" if splits.task == "classification" else "mse",
-        observe=observe, **recipe,
+        observe=observe, device=x.device, **recipe,
     )  # fmt: skip
 
     def outputs(ensemble: Ensemble, part: Labelled) -> Tensor:
@@ -742,7 +805,9 @@ def train_arm(
 def scores(arm: Arm, splits: Splits, sizes: Sequence[int], *, part: str = "test") -> Tensor:
     """Scores of ensembles of growing size, ``[splits, sizes]``."""
     targets = getattr(splits, part)[1]
-    return torch.stack([ensemble_score(o, y, sizes, task=splits.task) for o, y in zip(getattr(arm, part), targets)])
+    return torch.stack(
+        [ensemble_score(o, y, sizes, task=splits.task) for o, y in zip(getattr(arm, part), targets)]
+    ).cpu()
 
 
 def one_split(splits: Splits, index: int = 0) -> Splits:
@@ -758,7 +823,7 @@ def interpolated_score(arm: Arm, splits: Splits) -> Tensor:
     buffers = {name: value[::members] for name, value in arm.trained.buffers.items()}
     outputs = Ensemble(arm.trained.module, mean, buffers).predict(splits.test[0], per_member_data=True)
     found = [ensemble_score(o[None], y, [1], task=splits.task) for o, y in zip(outputs, splits.test[1])]
-    return torch.cat(found)
+    return torch.cat(found).cpu()
 
 
 class EnsembleStudy(NamedTuple):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from netatlas.core.checks import require
-from netatlas.core.curvature import flatten_params, hessian_operator
+from netatlas.core.curvature import flatten_params
 from netatlas.core.states import check_states
 from netatlas.core.train import batch_order
 
@@ -90,6 +90,24 @@ def _member_losses(module: nn.Module, inputs: Tensor, targets: Tensor):
     return loss
 
 
+def _hessian_times(gradient: Sequence[Tensor], leaves: Stack, parts: Sequence[Stack]) -> Tensor:
+    """Products ``[K, M, D]`` of the Hessian with K directions, through the gradient's graph."""
+
+    def product(vectors: list[Tensor], batched: bool) -> Tensor:
+        found = torch.autograd.grad(
+            list(gradient), list(leaves.values()), vectors, retain_graph=True, is_grads_batched=batched
+        )
+        return torch.cat([g.flatten(1 + batched) for g in found], -1)
+
+    if len(parts) > 1:
+        try:
+            return product([torch.stack([part[name] for part in parts]) for name in leaves], True)
+        except RuntimeError:
+            # Some layers' second derivatives have no batching rule (group normalisation): one direction at a time.
+            pass
+    return torch.stack([product([part[name] for name in leaves], False) for part in parts])
+
+
 class SecondOrder(NamedTuple):
     r"""Parts of the second-order picture along given directions ``[K, M]``, at both ends.
 
@@ -137,10 +155,11 @@ def directional_curvature(
     slopes, curvatures = [], []
     for end in (first, second):
         leaves = {name: value.detach().clone().requires_grad_(True) for name, value in end.items()}
-        gradient = torch.autograd.grad(loss(leaves).sum(), list(leaves.values()))
-        flat = flatten_params(dict(zip(leaves, gradient)), stacked=True)
+        # One graph serves both: the gradient gives the slopes, and its derivative along d gives H d.
+        gradient = torch.autograd.grad(loss(leaves).sum(), list(leaves.values()), create_graph=True)
+        flat = flatten_params(dict(zip(leaves, gradient)), stacked=True).detach()
         slopes.append((directions.double() * flat.double()).sum(-1))
-        product = hessian_operator(loss, dict(end)).product(directions)
+        product = _hessian_times(gradient, leaves, parts)
         curvatures.append((directions.double() * product.double()).sum(-1))
     return SecondOrder(torch.stack(slopes), torch.stack(curvatures), directions.double().square().sum(-1))
 

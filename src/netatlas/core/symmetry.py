@@ -287,26 +287,20 @@ def unit_neurons(state: State, *, wiring: Sequence[WiredLayer] | None = None) ->
     return dict(state)
 
 
-def _gain(
-    name: str, size: int, layers: Sequence[WiredLayer], source: State, reference: State, orders: Orders
-) -> Tensor:
-    """Inner products ``[reference neuron, source neuron]`` of all weights around one set, other sets as ordered."""
-    total = torch.zeros(size, size, dtype=torch.float64)
-    for layer in layers:
-        ours, theirs = reference[layer.weight].double().cpu(), source[layer.weight].double().cpu()
-        if layer.target == name:
-            if layer.source in orders:
-                order = orders[layer.source]
-                theirs = _columns(theirs, len(order))[:, order]
-            total += ours.reshape(size, -1) @ theirs.reshape(size, -1).T
-            if layer.bias is not None:
-                total += torch.outer(reference[layer.bias].double().cpu(), source[layer.bias].double().cpu())
-        elif layer.source == name:
-            if layer.target in orders:
-                theirs = theirs[orders[layer.target]]
-            ours, theirs = (_columns(w, size).transpose(0, 1).reshape(size, -1) for w in (ours, theirs))
-            total += ours @ theirs.T
-    return total
+def _inner(name: str, layer: WiredLayer, source: State, reference: State, orders: Orders) -> Tensor:
+    """Inner products ``[reference neuron, source neuron]`` of one layer's weights around one set, others as ordered."""
+    ours, theirs = reference[layer.weight], source[layer.weight]
+    if layer.target == name:
+        if layer.source in orders:
+            order = orders[layer.source]
+            theirs = _columns(theirs, len(order))[:, order]
+        size = len(ours)
+        return ours.reshape(size, -1) @ theirs.reshape(size, -1).T
+    size = len(orders[name])
+    if layer.target in orders:
+        theirs = theirs[orders[layer.target]]
+    ours, theirs = (_columns(w, size).transpose(0, 1).reshape(size, -1) for w in (ours, theirs))
+    return ours @ theirs.T
 
 
 def _assigned(gain: Tensor) -> Tensor:
@@ -328,8 +322,8 @@ def weight_matching(
               + \langle b^{\text{ref}}_\ell, P_\ell b_\ell \rangle
 
     The problem is hard for all sets at once, and a linear assignment for one set while the others stay: sets are
-    solved in random order until a sweep changes none. The sum never falls, so the result is a local optimum, and for
-    one hidden layer the optimum.
+    solved in random order, each again only after a neighbour has changed, until none is left. The sum never falls, so
+    the result is a local optimum, and for one hidden layer the optimum.
 
     Args:
         source: The network whose neurons are ordered.
@@ -354,24 +348,41 @@ def weight_matching(
     loops = [layer.weight for layer in layers if layer.source is not None and layer.source == layer.target]
     require(not loops, "layers that do not read the neurons that they write", loops)
     sizes = neuron_sets(layers, reference)
+    device = next(iter(source.values())).device
     orders = {name: torch.arange(size) for name, size in sizes.items()}
     if start is not None:
         orders |= {name: order.cpu() for name, order in start.items()}
+    source, reference = ({k: v.double().cpu() for k, v in state.items()} for state in (source, reference))
+    around = {name: [layer for layer in layers if name in (layer.source, layer.target)] for name in sizes}
+    fixed, loose = {}, {}
+    for name, touching in around.items():
+        # Layers that only this set reorders keep their inner products, above all the one that reads the inputs.
+        loose[name] = [layer for layer in touching if layer.source in sizes and layer.target in sizes]
+        fixed[name] = torch.zeros(sizes[name], sizes[name], dtype=torch.float64)
+        for layer in touching:
+            if layer not in loose[name]:
+                fixed[name] += _inner(name, layer, source, reference, orders)
+            if layer.target == name and layer.bias is not None:
+                fixed[name] += torch.outer(reference[layer.bias], source[layer.bias])
     generator = torch.Generator().manual_seed(seed)
-    names = list(sizes)
+    names, stale = list(sizes), set(sizes)
     for _ in range(sweeps):
-        changed = False
         for index in torch.randperm(len(names), generator=generator).tolist():
             name = names[index]
-            gain = _gain(name, sizes[name], layers, source, reference, orders)
+            if name not in stale:
+                continue
+            stale.discard(name)
+            gain = sum((_inner(name, layer, source, reference, orders) for layer in loose[name]), fixed[name])
             found, places = _assigned(gain), torch.arange(sizes[name])
             better = gain[places, found].sum() - gain[places, orders[name]].sum()
             # Equal sums are left alone, or two equally good orders would take turns.
             if better > 1e-9 * gain.abs().max().clamp_min(torch.finfo(gain.dtype).tiny):
-                orders[name], changed = found, True
-        if not changed or len(names) <= 1:
+                orders[name] = found
+                stale |= {
+                    end for layer in loose[name] for end in (layer.source, layer.target) if end not in (None, name)
+                }
+        if not stale:
             break
-    device = next(iter(source.values())).device
     return {name: order.to(device) for name, order in orders.items()}
 
 
