@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import sys
+import zlib
 
 import scipy
 import scipy.sparse
 import torch
 import torch_geometric
+import zstandard
 from harness import ROOT, compare, timed
 from torch import nn
 from torch.nn.utils import prune
@@ -25,7 +27,15 @@ from netatlas.core.sparsity import (
     remove_channels,
 )
 from netatlas.core.train import batch_order
-from netatlas.pruning import MetanetworkLayer, channel_wise_interpolation, largest_threshold, train_sparse
+from netatlas.pruning import (
+    MetanetworkLayer,
+    channel_wise_interpolation,
+    compress,
+    decompress,
+    largest_threshold,
+    train_sparse,
+)
+from netatlas.pruning.codec_experiments import as_bytes, draw_law, same_bits
 from netatlas.pruning.stacked import member_cross_entropy, stacked_logits
 
 PEERS = ROOT / ".bench-venv" / "pruning"
@@ -310,6 +320,66 @@ def _metanetwork():
     ]  # fmt: skip
 
 
+def _codecs(raw):
+    """Peers as ``name, version, compress, decompress`` on bytes of bfloat16 weights, each on one thread."""
+    found = [
+        ("zstandard, level 3", zstandard.__version__, lambda: zstandard.ZstdCompressor(level=3).compress(raw),
+         lambda data: zstandard.ZstdDecompressor().decompress(data)),
+        ("zlib, level 6", zlib.ZLIB_RUNTIME_VERSION, lambda: zlib.compress(raw, 6), zlib.decompress),
+    ]  # fmt: skip
+    if not PEERS.exists():
+        return found
+    sys.path.insert(0, str(PEERS))
+    from importlib.metadata import Distribution
+
+    import lz4.frame
+    from zipnn import ZipNN
+
+    def version(name):
+        return next(iter(Distribution.discover(name=name, path=[str(PEERS)]))).version
+
+    # The package takes what it is given for scratch, so that every call gets bytes of its own.
+    make = {"input_format": "byte", "bytearray_dtype": "bfloat16", "threads": 1}
+    return [
+        *found,
+        ("lz4, frame", version("lz4"), lambda: lz4.frame.compress(raw), lz4.frame.decompress),
+        ("zipnn (C)", version("zipnn"), lambda: bytes(ZipNN(**make).compress(bytearray(raw))),
+         lambda data: bytes(ZipNN(**make).decompress(bytearray(data)))),
+    ]  # fmt: skip
+
+
+def _compression():
+    """Lossless codecs on weights in bfloat16: times are compared, ratios and speeds are in the row's text."""
+    weights = draw_law("normal", 8_000_000, seed=0).bfloat16()
+    raw = as_bytes(weights)
+    packed, found = compress(weights), []
+    back = decompress(packed)
+
+    def exact(a, b):
+        assert same_bits(a, weights) and b == raw
+
+    for peer, version, press, expand in _codecs(raw):
+        theirs = press()
+        sizes = f"ours to {len(packed) / len(raw):.1%}, peer to {len(theirs) / len(raw):.1%} of the size"
+        for name, mine, other, equal in (
+            ("compress", lambda: compress(weights), press, lambda a, b, e=expand: exact(decompress(a), e(b))),
+            ("decompress", lambda: decompress(packed), lambda e=expand, t=theirs: e(t), exact),
+        ):
+            speeds = [len(raw) / min(timed(run)[0] for _ in range(2)) / 1e6 for run in (mine, other)]
+            work = (
+                f"16 MB of normal bfloat16 weights, {sizes}; ours (compiled Python) {speeds[0]:.0f} MB/s, "
+                f"peer (C) {speeds[1]:.0f} MB/s"
+            )
+            run = (lambda m=mine: timed(m), lambda o=other: timed(o))
+            found.append(compare(name, work, peer, version, *run, equal, 5))
+    assert same_bits(back, weights)
+    return found
+
+
 def rows(_):
     """Comparisons of this file."""
-    return _masks() + _products() + _surgery() + _training() + _threshold() + _interpolation() + _metanetwork()
+    return [
+        row
+        for part in (_masks, _products, _surgery, _training, _threshold, _interpolation, _metanetwork, _compression)
+        for row in part()
+    ]

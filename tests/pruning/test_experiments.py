@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from netatlas.pruning import Metanetwork
 from netatlas.pruning import experiments as ex
 
 
@@ -40,9 +41,30 @@ def test_dress_arms_and_portrait_run_small(monkeypatch):
     arms, _ = ex.dress_arms(0, hidden=12, sparsities=[0.8, 0.0], seeds=[0], epochs=1, rates=ex.DRESS_RATES)
     assert {"DRESS", "slimmable", "separate networks", "dense, then masks"} <= set(arms)
     assert all(v.shape == (2, 1) for v in arms.values())
-    points = ex.portrait_points(0, seeds=[0], sparsities=(0.8,), epochs=3)
-    assert {"LOBSTER", "DRESS", "channels (gradual)", "small from the start"} <= {p.method for p in points}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Metanetwork().state_dict()
+    stored = {f"meta/0/{n}": v for n, v in model.items()} | {"lr": torch.tensor(0.1)}
+    points = ex.portrait_points(0, seeds=[0], sparsities=(0.8,), epochs=3, metanetworks=stored)
+    wanted = {"LOBSTER", "DRESS", "channels (gradual)", "small from the start", "metanetwork, then units"}
+    assert wanted <= {p.method for p in points}
     assert all(0 < float(p.remaining) <= 1 for p in points)
+
+
+def test_lobster_takes_other_data_and_lenet_shows_its_gradients():
+    generator = torch.Generator().manual_seed(0)
+    images, labels = torch.rand(60, 1, 5, 5, generator=generator), torch.arange(60) % 3
+    splits = ex.cut_in_three(images, labels)
+    assert [len(part[0]) for part in splits] == [40, 10, 10]
+    assert torch.equal(torch.cat([part[0] for part in splits]), images.flatten(1))
+    fronts, _ = ex.lobster_fronts(
+        0, splits, rules=["L2"], decays=[1e-3, 1e-2], seeds=[0, 1], epochs=2, widths=[25, 6, 3]
+    )
+    assert fronts["L2"].remaining.shape == (2, 2) and fronts["none"].remaining.shape == (1, 2)
+    lenet = ex.lenet_gradients(splits, seed=0, epochs=2)
+    assert lenet.params["layers.1.weight"].shape == (1, 100, 300) and 0 <= lenet.inactive <= 1
+    with pytest.raises(ValueError, match="six examples"):
+        ex.cut_in_three(images[:3], labels[:3])
 
 
 def test_words_and_distances():

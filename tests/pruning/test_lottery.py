@@ -110,6 +110,9 @@ def test_suite_runs_small():
     suite = le.run_suite((x, y), (x[:60], y[:60]), widths=[49, 12, 8, 10], seeds=[0, 1], side=7, epochs=3, few=20)
     assert suite.corrupted.shape == (15, 2, 10, 3) and suite.identity < 1e-5 and suite.equalised == 1
     assert le.redundancy(suite).components <= 10 and np.isfinite(le.explain_drop(suite)).all()
+    assert suite.fragile.shape == (2, 60) and suite.alike.shape == (15, 15)
+    np.testing.assert_allclose(suite.alike, suite.alike.T, atol=1e-9)
+    assert suite.alike.min() >= 0 and suite.alike[0, 0] == pytest.approx(1)
     assert le.winning_hand(suite).lead.shape == (1,) and le.fragility(suite).margin.shape == (2,)
 
 

@@ -132,6 +132,22 @@ def test_meta_training_and_pruning_run_small():
     assert result.after.shape == (1, 4)
 
 
+def test_unseen_networks_are_new_and_arms_can_be_chosen():
+    nets = recipe.unseen(2, sizes=(64, 6, 5, 10))
+    again = recipe.unseen(2, sizes=(64, 6, 5, 10))
+    assert nets["layers.0.weight"].shape == (2, 6, 64)
+    assert all(torch.equal(nets[n], again[n]) for n in nets)
+    model = {f"meta/0/{n}": v for n, v in Metanetwork().state_dict().items()}
+    state = model | {"lr": torch.tensor(0.1), "direct reg": torch.tensor(0.01)}
+    state |= {n.replace("meta", "shuffled"): v for n, v in model.items()}
+    arms = recipe.compare_arms(state, nets, meta_seeds=[0], epochs=1, only=["plain"])
+    assert set(arms.after) == {"plain"} and arms.after["plain"].shape == (3, 2)
+    with pytest.raises(ValueError, match="arms out of"):
+        recipe.compare_arms(state, nets, meta_seeds=[0], only=["nonsense"])
+    with pytest.raises(ValueError, match="at least one network"):
+        recipe.unseen(0)
+
+
 def test_refusals():
     params = nets()
     with pytest.raises(ValueError, match="finite values in layers"):

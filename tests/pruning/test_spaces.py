@@ -58,6 +58,9 @@ def test_judgement_tells_a_law_from_noise():
     real = judge_space(q, (np.log(q) - 1.5) ** 2 + 0.05 * rng.normal(size=200), widths, (30,) * 4)
     noise = judge_space(q, rng.normal(size=200), widths, (30,) * 4)
     assert real.rank > 0.8 and real.better[0] > 0 and real.inside > 0.99 and abs(real.shuffled_rank) < 0.5
+    # Shuffled ratios pick at random: what they pick is neither better nor worse than all.
+    spread = real.refined["all"].std() / len(real.refined["shuffled ratios"]) ** 0.5
+    assert abs(real.refined["shuffled ratios"].mean() - real.refined["all"].mean()) < 4 * spread
     assert noise.rank < 0.4 and real.refined["nearest to q*"].mean() < real.refined["all"].mean()
 
 

@@ -26,17 +26,17 @@ from .zipnn import (
     plane_entropy,
 )
 
-LAWS = ("normal", "uniform", "Laplace", "Student t")
+LAWS = {"normal": 0.02, "uniform": 0.05, "Laplace": 0.02, "Student t": 0.02}
 
 
-def draw_law(law: str, count: int, *, seed: int, scale: float = 0.02) -> Tensor:
+def draw_law(law: str, count: int, *, seed: int, scale: float | None = None) -> Tensor:
     """Weights of a known law, in single precision.
 
     Args:
         law: ``"normal"``, ``"uniform"``, ``"Laplace"``, ``"Student t"`` (three degrees) or ``"random bits"``.
         count: How many.
         seed: Seeds them.
-        scale: Standard deviation or half-width.
+        scale: Standard deviation or half-width; default that of :data:`LAWS`.
     """
     generator = np.random.default_rng(seed)
     if law == "random bits":
@@ -47,7 +47,7 @@ def draw_law(law: str, count: int, *, seed: int, scale: float = 0.02) -> Tensor:
         "Laplace": lambda n: generator.laplace(size=n),
         "Student t": lambda n: generator.standard_t(3, n),
     }[law](count)
-    return torch.from_numpy((scale * values).astype(np.float32))
+    return torch.from_numpy(((LAWS[law] if scale is None else scale) * values).astype(np.float32))
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:

@@ -10,6 +10,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
+from netatlas.core.checks import require
 from netatlas.core.nn import MLP, ConvNet
 from netatlas.core.sparsity import (
     Blocks,
@@ -30,7 +31,8 @@ from .dqn import bootstrap_iqm_difference, train_dqn
 from .dress import Levels, NestedRows, nested_row_order, prefix_mask, train_levels
 from .lobster import RULES, SparseRun, lobster_step, train_and_cut
 from .lottery import train_sparse
-from .metanetwork import Metanetwork, graph_to_network, network_to_graph
+from .meta_recipe import change, stored
+from .metanetwork import Metanetwork, graph_to_network, group_norms, keep_for_cost, network_to_graph, unit_masks
 from .stacked import initial_parameters, stacked_accuracy, stacked_logits, train_stacked, weight_names
 from .tas import (
     channel_wise_interpolation,
@@ -273,6 +275,7 @@ class Front(NamedTuple):
 
 def lobster_fronts(
     seed: int,
+    splits: tuple[Data, Data, Data] | None = None,
     *,
     rules: Sequence[str],
     decays: Sequence[float],
@@ -284,6 +287,7 @@ def lobster_fronts(
 
     Args:
         seed: Of the split and the shuffles.
+        splits: Training, validation and test data; default :func:`split_digits`.
         rules: Out of :data:`netatlas.pruning.lobster.RULES`; ``"none"`` is added as the reference.
         decays: Grid.
         seeds: One a run.
@@ -292,7 +296,7 @@ def lobster_fronts(
     """
     grid = [(r, d, s) for r in rules for d in decays for s in seeds] + [("none", 0.0, s) for s in seeds]
     run = train_and_cut(
-        *split_digits(seed), widths=widths, rules=[c[0] for c in grid], decays=[c[1] for c in grid],  # type: ignore[misc]
+        *(splits or split_digits(seed)), widths=widths, rules=[c[0] for c in grid], decays=[c[1] for c in grid],  # type: ignore[misc]
         seeds=[c[2] for c in grid], epochs=epochs, batch_size=60, seed=seed,
     )  # fmt: skip
     found, start = {}, 0
@@ -308,6 +312,34 @@ def lobster_fronts(
         found[rule] = Front(left, valid, test, chosen)
     assert set(found) <= set(RULES)
     return found, run
+
+
+def cut_in_three(inputs: Tensor, labels: Tensor) -> tuple[Data, Data, Data]:
+    """Training (two thirds), validation and test data (a sixth each), in the order given, inputs as vectors.
+
+    Args:
+        inputs: ``[N, ...]``.
+        labels: ``[N]``.
+
+    Raises:
+        ValueError: For fewer than six examples.
+    """
+    x, count = inputs.flatten(1), len(inputs)
+    require(count >= 6, "at least six examples", count)
+    a, b = 2 * count // 3, 5 * count // 6
+    return (x[:a], labels[:a]), (x[a:b], labels[a:b]), (x[b:], labels[b:])
+
+
+def lenet_gradients(splits: tuple[Data, Data, Data], *, seed: int, epochs: int = 5) -> SparseRun:
+    """A short training of LeNet-300 (hidden layers of 300 and 100) by LOBSTER, for the sizes of its gradients.
+
+    Args:
+        splits: Training, validation and test data.
+        seed: Of the network.
+        epochs: Passes over the data.
+    """
+    widths = [splits[0][0].shape[1], 300, 100, int(splits[0][1].max()) + 1]
+    return train_and_cut(*splits, widths=widths, rules=["LOBSTER"], decays=[1e-4], seeds=[seed], epochs=epochs)
 
 
 def welch(low: np.ndarray, high: np.ndarray) -> float:
@@ -458,9 +490,33 @@ def _searched_widths(train: Data, test: Data, sparsity: float, seeds: Sequence[i
     return Point("searched widths", True, live_share(params), stacked_accuracy(params, *test))
 
 
-def portrait_points(
-    seed: int, *, seeds: Sequence[int], sparsities: Sequence[float] = (0.5, 0.8, 0.9, 0.95), epochs: int = 12
+def _meta_pruned(
+    state: Mapping[str, Tensor], train: Data, test: Data, sparsities: Sequence[float], seeds: Sequence[int], epochs: int
 ) -> list[Point]:
+    """Half of the epochs, one pass of a stored metanetwork, a sixth, units cut by group norm, and the rest.
+
+    The metanetwork has seen neither these networks nor their widths.
+    """
+    widths = [64, 100, 100, 10]
+    make = {"seeds": seeds, "batch_size": 50}
+    first, second = max(epochs // 2, 1), max(epochs // 6, 1)
+    params, _ = train_stacked(initial_parameters(widths, seeds), *train, epochs=first, lr=0.3, **make)
+    params = change(stored(state, "meta/0"), params)
+    # Fine-tuning takes the rate that the recipe tuned.
+    make["lr"] = float(state["lr"])
+    params, _ = train_stacked(params, *train, epochs=second, **make)  # type: ignore[arg-type]
+    found = []
+    for sparsity in sparsities:
+        masks = unit_masks(params, keep_for_cost(group_norms(params), widths, 1 / (1 - sparsity)))
+        final, _ = train_stacked(params, *train, epochs=max(epochs - first - second, 1), masks=masks, **make)  # type: ignore[arg-type]
+        found.append(Point("metanetwork, then units", True, live_share(final), stacked_accuracy(final, *test)))
+    return found
+
+
+def portrait_points(
+    seed: int, *, seeds: Sequence[int], sparsities: Sequence[float] = (0.5, 0.8, 0.9, 0.95), epochs: int = 12,
+    metanetworks: Mapping[str, Tensor] | None = None,
+) -> list[Point]:  # fmt: skip
     """Every way of pruning on one network (64-100-100-10), one data set and one number of epochs.
 
     Args:
@@ -468,6 +524,7 @@ def portrait_points(
         seeds: One a network.
         sparsities: Aimed at.
         epochs: Of every arm.
+        metanetworks: What :func:`netatlas.pruning.meta_recipe.train` returned; ``None`` leaves their arm out.
     """
     train, validation, test = split_digits(seed)
     widths, found = [64, 100, 100, 10], []
@@ -500,8 +557,9 @@ def portrait_points(
     levels = [*reversed(sparsities), 0.0]
     for name, scheme in (("DRESS", "rows"), ("slimmable", "slim")):
         joint = train_levels(
-            train, test, hidden=100, sparsities=levels, scheme=scheme, seeds=seeds, epochs=max(epochs // len(levels), 1)
-        )  # type: ignore[arg-type]
+            train, test, hidden=100, sparsities=levels, scheme=scheme, seeds=seeds,  # type: ignore[arg-type]
+            epochs=max(epochs // len(levels), 1), lr=DRESS_RATES[name],
+        )  # fmt: skip
         for k in range(len(levels) - 1):
             weights = {n: joint.params[n] * joint.masks[k].get(n, torch.ones(1)) for n in weight_names(joint.params)}
             found.append(Point(name, scheme == "slim", live_share(weights), joint.accuracy[k]))
@@ -511,6 +569,8 @@ def portrait_points(
         left = torch.full((len(seeds),), (width**2 + 74 * width) / 17400, dtype=torch.float64)
         found.append(_searched_widths(train, test, sparsity, seeds, epochs))
         found.append(Point("small from the start", True, left, stacked_accuracy(small, *test)))
+    if metanetworks is not None:
+        found += _meta_pruned(metanetworks, train, test, sparsities, seeds, epochs)
     return found
 
 

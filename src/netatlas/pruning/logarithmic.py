@@ -285,7 +285,10 @@ class PrunedLayer(NamedTuple):
 
     def weights(self, side: int = 1) -> Float[Tensor, "out in+1"]:
         """The weights that the kept neurons add up to, on ``relu(x)`` (side 1) or on ``relu(-x)`` (side -1)."""
-        return ((side * self.into).clamp_min(0) * self.out * self.mask).sum(-1)
+        # Few neurons are kept: only those are looked at.
+        kept = self.mask.nonzero(as_tuple=True)
+        products = (side * self.into[kept]).clamp_min(0) * self.out[kept]
+        return self.out.new_zeros(self.out.shape[:-1]).index_put_(kept[:-1], products, accumulate=True)
 
     def run(self, x: Float[Tensor, "N in"]) -> Float[Tensor, "N out"]:
         """The layer as it stands: every kept intermediate neuron with its own ReLU."""
@@ -377,6 +380,7 @@ def run_pruned(layers: Sequence[PrunedLayer], x: Float[Tensor, "N in"], *, expli
         if explicit:
             x = layer.run(x)
             continue
-        up, down = layer.weights(), layer.weights(-1)
-        x = torch.relu(x) @ up[:, :-1].T + torch.relu(-x) @ down[:, :-1].T + up[:, -1]
+        up = layer.weights()
+        y = torch.relu(x) @ up[:, :-1].T + up[:, -1]
+        x = y + torch.relu(-x) @ layer.weights(-1)[:, :-1].T if bool((x < 0).any()) else y
     return x

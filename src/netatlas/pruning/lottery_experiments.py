@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from .geometry import angular_margin, logit_geometry
+from .geometry import angular_margin, linear_cka, logit_geometry
 from .lottery import Method, train_sparse
 from .stacked import stacked_layers
 
@@ -24,6 +24,8 @@ METHODS: tuple[Method, ...] = (
     "random",
 )
 SPARSITIES = (0.8, 0.95)
+# The cell on which fragile images are told, not one of those that are regressed.
+FRAGILE: tuple[Method, float] = ("one shot", 0.9)
 Data = tuple[Tensor, Tensor]
 
 
@@ -44,6 +46,8 @@ class Suite(NamedTuple):
         identity: Largest error of ``z = |w||h| cos + b``, relative to the largest logit.
         agreement: Share of images on which the margin's sign is correctness, with the networks' own norms and biases.
         equalised: The same after norms are made equal and biases zero.
+        fragile: Correctness of the networks of :data:`FRAGILE`, ``[seeds, images]``.
+        alike: Linear CKA of the clean features of every pair of models, mean over seeds, ``[models, models]``.
     """
 
     names: list[tuple[str, float]]
@@ -58,6 +62,8 @@ class Suite(NamedTuple):
     identity: float
     agreement: float
     equalised: float
+    fragile: np.ndarray
+    alike: np.ndarray
 
 
 def _measure(params: dict[str, Tensor], x: Tensor, y: Tensor) -> dict[str, Tensor]:
@@ -109,6 +115,7 @@ def _evaluate(
         "right": base["right"].numpy(),
         "margin": base["margin"].numpy(),
         "length": base["length"].numpy(),
+        "features": base["features"].numpy(),
         "identity": (
             (base["rebuilt"] + offset - base["logits"]).abs().max() / base["logits"].abs().max().clamp_min(1e-30)
         ).numpy(),
@@ -142,7 +149,7 @@ def run_suite(
     }
     cells: list[tuple[str, float]] = [("dense", 0.0), *((m, s) for m in METHODS for s in SPARSITIES)]
     rows = []
-    for method, sparsity in cells:
+    for method, sparsity in [*cells, FRAGILE]:
         params, _ = train_sparse(
             method,
             sparsity,
@@ -154,13 +161,17 @@ def run_suite(
         )
         rows.append(_evaluate({n: p.detach() for n, p in params.items()}, test, corrupted, y))
 
+    fragile = rows.pop()["right"]
+    features = torch.from_numpy(np.stack([row["features"] for row in rows]))
+    alike = np.array([[np.mean([linear_cka(a, b) for a, b in zip(one, two)]) for two in features] for one in features])
+
     def stack(part: str) -> np.ndarray:
         return np.stack([row[part] for row in rows])
 
     return Suite(
         cells, stack("clean"), stack("accuracy"), stack("free"), stack("labelled"), stack("confidence"),
         rows[0]["margin"], rows[0]["length"], stack("right"), float(stack("identity").max()),
-        float(stack("agreement").mean()), float(stack("equalised").min()),
+        float(stack("agreement").mean()), float(stack("equalised").min()), fragile, alike,
     )  # fmt: skip
 
 
@@ -220,15 +231,15 @@ class Fragility(NamedTuple):
     flips: np.ndarray
 
 
-def fragility(suite: Suite, method: str = "one shot", sparsity: float = 0.95, *, seed: int = 0) -> Fragility:
-    """Images that the dense network gets right and the pruned one does not, told by the dense network alone."""
+def fragility(suite: Suite, *, seed: int = 0) -> Fragility:
+    """Images that the dense network gets right and that of :data:`FRAGILE` does not, told by the former alone."""
     from sklearn.metrics import roc_auc_score
 
-    row, rng = suite.names.index((method, sparsity)), np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     found: dict[str, list[float]] = {"margin": [], "length": [], "shuffled": [], "flips": []}
     for s in range(suite.right.shape[1]):
         right = suite.right[0, s]
-        flipped = ~suite.right[row, s][right]
+        flipped = ~suite.fragile[s][right]
         margin, length = suite.margin[s][right], suite.length[s][right]
         # Where nothing flips, or everything, no order of the images tells anything.
         plain = flipped.all() or not flipped.any()

@@ -43,6 +43,24 @@ def population(seed: int) -> Params:
     return train_stacked(initial_parameters(SIZES, seeds), x, y, seeds=seeds, epochs=15, batch_size=50, lr=rates)[0]
 
 
+def unseen(count: int, *, sizes: Sequence[int] = SIZES, seed: int = 0) -> Params:
+    """Networks trained as those of :func:`population`, with seeds that no recipe uses.
+
+    Args:
+        count: How many.
+        sizes: Inputs, hidden and output widths; other hidden widths make a family the metanetworks have not seen.
+        seed: Seed of the population they must be different from.
+
+    Raises:
+        ValueError: For no network.
+    """
+    require(count >= 1, "at least one network", count)
+    x, y, *_ = digits()
+    seeds = [seed * 1000 + 500 + i for i in range(count)]
+    rates = [(0.05, 0.1, 0.2)[i % 3] for i in range(count)]
+    return train_stacked(initial_parameters(sizes, seeds), x, y, seeds=seeds, epochs=15, batch_size=50, lr=rates)[0]
+
+
 def part(params: Mapping[str, Tensor], rows: slice | Sequence[int]) -> Params:
     """Some networks of a stack."""
     return {n: p[rows] for n, p in params.items()}
@@ -216,17 +234,28 @@ class Arms(NamedTuple):
 
 
 def compare_arms(
-    state: Mapping[str, Tensor], *, meta_seeds: Sequence[int] = META_SEEDS, epochs: int = 5, tuning_seeds: int = 1
+    state: Mapping[str, Tensor],
+    nets: Mapping[str, Tensor] | None = None,
+    *,
+    meta_seeds: Sequence[int] = META_SEEDS,
+    epochs: int = 5,
+    tuning_seeds: int = 1,
+    only: Sequence[str] = (),
 ) -> Arms:
-    """Prune the held-out networks by every arm; unit is the network, seeds of metanetworks and tuning are averaged.
+    """Prune networks by every arm; unit is the network, seeds of metanetworks and tuning are averaged.
 
     Args:
         state: What :func:`train` returned.
+        nets: Stacked networks that no metanetwork has seen; default those that the recipe holds out.
         meta_seeds: Metanetworks used.
         epochs: Of either fine-tuning.
         tuning_seeds: Fine-tunings an arm.
+        only: Names of arms; default all.
+
+    Raises:
+        ValueError: For an unknown arm.
     """
-    nets = part(stored(state, "nets"), slice(TRAINED + TUNING, None))
+    nets = part(stored(state, "nets"), slice(TRAINED + TUNING, None)) if nets is None else dict(nets)
     lr, direct = float(state["lr"]), float(state["direct reg"])
     changed = {s: change(stored(state, f"meta/{s}"), nets) for s in meta_seeds}
     arms: dict[str, list[tuple[Params, float]]] = {
@@ -238,8 +267,11 @@ def compare_arms(
         ],
         "random residual": [(random_residual(nets, c, s), 0.0) for s, c in changed.items()],
     }
+    require(set(only) <= set(arms), f"arms out of {list(arms)}", list(only))
     before, after = {}, {}
     for name, starts in arms.items():
+        if only and name not in only:
+            continue
         runs = [
             tune_and_prune(start, lr=lr, reg=reg, epochs=epochs, seed=k)
             for start, reg in starts

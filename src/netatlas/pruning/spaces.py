@@ -195,8 +195,8 @@ def judge_space(
         errors: Errors.
         widths: ``[n, layers]``.
         full: Widths of the original network.
-        picks: Networks that each rule may pick from B: nearest to ``q*``, to the best of a law fitted to shuffled
-            ratios, with the largest smallest share kept, with the least spread of shares.
+        picks: Networks that each rule may pick from B: nearest to ``q*``, the same after the ratios of B are shuffled
+            among its networks, with the largest smallest share kept, with the least spread of shares.
         seed: Of halves and shuffles.
 
     Raises:
@@ -210,7 +210,6 @@ def judge_space(
     a, b = order[: len(q) // 2], order[len(q) // 2 :]
     law = quadratic_interior_optimum(q[a], errors[a], seed=seed)
     shuffles = [quadratic_interior_optimum(rng.permutation(q[a]), errors[a], draws=1, seed=seed) for _ in range(20)]
-    mixed = shuffles[0]
     z = np.log(q[b])
     gain = (law.linear[0] + law.linear[1] * z - errors[b]) ** 2 - (law.predict(q[b]) - errors[b]) ** 2
     boot = [rng.choice(gain, len(gain)).mean() for _ in range(1000)]
@@ -223,7 +222,7 @@ def judge_space(
     refined = {
         "all": errors[b],
         "nearest to q*": pick(law.predict(q[b])),
-        "shuffled ratios": pick(mixed.predict(q[b])),
+        "shuffled ratios": pick(rng.permutation(law.predict(q[b]))),
         "largest smallest share": pick(-shares.min(1)),
         "least spread of shares": pick(shares.std(1)),
     }

@@ -114,7 +114,7 @@ class SearchComparison(NamedTuple):
 
 
 def compare_searches(
-    train: Data, test: Data, *, seeds: Sequence[int], budget: int = 200, lr: float = 1e-2
+    train: Data, test: Data, *, seeds: Sequence[int], budget: int = 300, lr: float = 1e-2
 ) -> SearchComparison:
     """Test accuracy of searched, preset, random and norm-pruned widths at half the cost of the full network.
 
@@ -163,7 +163,15 @@ def compare_searches(
     run(names, list(searched.values()), u, True)
     run(["search, not distilled"], [searched["search"]], 2 * u, False)
     free_draw = _random_widths(seeds, target, inputs)
-    run(["uniform, distilled", "untrained logits, distilled"], [uniform, free_draw], 3 * u, True)
+    thin, masks = _thin_by_l1(teacher, n)
+    params, free = prefix_networks(torch.cat([uniform, free_draw]), seeds=list(seeds) * 2, **make)
+    # Norm pruning starts from the teacher's weights, but trains as long as the two arms beside it: all three at once.
+    params = {name: torch.cat([params[name], thin[name]]) for name in params}
+    free = {name: torch.cat([free[name], masks[name]]) for name in free}
+    params = _fit(params, free, train, seeds=list(seeds) * 3, steps=3 * u, lr=lr, teacher=_repeat(teacher, 3))
+    three = ["uniform, distilled", "untrained logits, distilled", "L1 norm, fine-tuned"]
+    for name, w, score in zip(three, (uniform, free_draw, uniform), stacked_accuracy(params, *test).split(count)):
+        arms[name] = SearchedArm(score, _costs(w, inputs), w)
     run(["uniform, not distilled"], [uniform], 4 * u, False)
 
     tries = [_random_widths([s + 1000 * k for s in seeds], target, inputs) for k in (1, 2)]
@@ -176,10 +184,6 @@ def compare_searches(
     accuracy = stacked_accuracy(params, *test).reshape(2, count)[pick, torch.arange(count)]
     widths = torch.stack(tries)[pick, torch.arange(count)]
     arms["best of two random, distilled"] = SearchedArm(accuracy, _costs(widths, inputs), widths)
-
-    thin, masks = _thin_by_l1(teacher, n)
-    thin = _fit(thin, masks, train, seeds=seeds, steps=3 * u, lr=lr, teacher=teacher)
-    arms["L1 norm, fine-tuned"] = SearchedArm(stacked_accuracy(thin, *test), _costs(uniform, inputs), uniform)
     return SearchComparison(arms, float(np.mean(scaled)), stacked_accuracy(teacher, *test))
 
 
@@ -193,6 +197,9 @@ class Planted(NamedTuple):
 def planted_widths(*, seeds: Sequence[int], steps: int = 400, channels: int = 32, examples: int = 8000) -> Planted:
     """Teachers whose first (A) or second (B) hidden layer has 4 units, the others 32: the search should tell which.
 
+    There are as many inputs and outputs as channels, so that a channel costs the same in either layer and both cases
+    have one target.
+
     Args:
         seeds: One a search.
         steps: Steps of a search.
@@ -202,7 +209,7 @@ def planted_widths(*, seeds: Sequence[int], steps: int = 400, channels: int = 32
     found, fixed = {}, {}
     for case, hidden in (("A", (4, channels, channels)), ("B", (channels, 4, channels))):
         generator = torch.Generator().manual_seed(seeds[0])
-        sizes, h = (16, *hidden, 32), torch.randn(examples, 16, generator=generator)
+        sizes, h = (channels, *hidden, channels), torch.randn(examples, channels, generator=generator)
         x = h
         for i, (a, b) in enumerate(zip(sizes, sizes[1:])):
             h = h @ torch.randn(a, b, generator=generator) * (2 / a) ** 0.5
@@ -211,13 +218,15 @@ def planted_widths(*, seeds: Sequence[int], steps: int = 400, channels: int = 32
         half, least = examples // 2, width_candidates(channels)[0]
         right = (least, channels, channels) if case == "A" else (channels, least, channels)
         wrong = (right[1], right[0], right[2])
-        target = float(mlp_cost(right, 16, 32))
+        target = float(mlp_cost(right, channels, channels))
         found[case] = search_architecture(
             (x[:half], y[:half]), (x[half:], y[half:]), channels=channels, layers=3, target=target, seeds=seeds,
-            steps=steps, classes=32, depths=[3], regression=True, seed=seeds[0],
+            steps=steps, classes=channels, depths=[3], regression=True, seed=seeds[0],
         ).widths  # fmt: skip
         widths = torch.tensor([right] * 3 + [wrong] * 3)
-        params, free = prefix_networks(widths, channels=channels, inputs=16, classes=32, seeds=[0, 1, 2] * 2)
+        params, free = prefix_networks(
+            widths, channels=channels, inputs=channels, classes=channels, seeds=[0, 1, 2] * 2
+        )
         draw = torch.Generator().manual_seed(seeds[0])
 
         def loss(p: Params, step: int, _: torch.Generator, free=free, x=x, y=y, draw=draw, half=half) -> Tensor:
