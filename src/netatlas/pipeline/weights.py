@@ -59,6 +59,9 @@ def _commit() -> str:
 
 
 def _run(name: str, device: str, seed: int) -> tuple[dict[str, Tensor], dict[str, float], float]:
+    from safetensors.torch import load as loads
+    from safetensors.torch import save as dumps
+
     module = recipe(name)
     start = time.perf_counter()
     tensors = {key: value.detach().cpu().contiguous() for key, value in module.train(device, seed).items()}
@@ -66,6 +69,8 @@ def _run(name: str, device: str, seed: int) -> tuple[dict[str, Tensor], dict[str
     bad = [key for key, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
     if bad:
         raise ValueError(f"training {name!r} ended with values that are not finite in {', '.join(bad)}")
+    # Judged as it will be read: the file keeps its own order of the names.
+    tensors = loads(dumps(tensors))
     return tensors, {key: float(value) for key, value in module.evaluate(tensors).items()}, seconds
 
 
