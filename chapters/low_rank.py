@@ -1373,7 +1373,7 @@ axes[0].axvline(untouched, color="0.5", linewidth=1)
 axes[0].set_yticks(list(places), ordered)
 axes[0].set(xlabel="exact match on new networks", ylabel="method", title="One task, all methods")
 axes[1].plot([shown[name].trainable / 1000 for name in ordered], places, "o", color="C1")
-axes[1].set(xlabel="trained or kept numbers, thousands", title="At what size")
+axes[1].set(xlabel="numbers, thousands", title="Trained or kept")
 plt.close(fig)
 
 # %%

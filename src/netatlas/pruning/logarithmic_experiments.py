@@ -256,26 +256,32 @@ def error_curve(
 def untouched(layers: Sequence[tuple[Tensor, Tensor]], *, samples: int, seed: int) -> tuple[float, float]:
     """Two exact checks of the construction: explicit neurons against summed weights, and masks that change nothing.
 
+    For the second, the same random network is pruned to another target: the given one with its weights in another
+    order, so that the largest weight of a layer, which sets the scale, stays. If pruning did more than mask, the two
+    would differ in their random weights; that their masks differ shows that there was something to choose.
+
     Args:
         layers: The target network.
         samples: Random neurons a weight.
         seed: Seeds the random weights.
 
     Returns:
-        Largest difference of an output between both ways to run the pruned network, and the largest change of a random
-        weight by pruning (the same draws without it).
+        Largest difference of an output between both ways to run the pruned network, and the largest difference of a
+        random weight between the two pruned networks (infinite if their masks are the same).
     """
+    shuffle = torch.Generator().manual_seed(seed + 1)
+    other = [(w.flatten()[torch.randperm(w.numel(), generator=shuffle)].reshape(w.shape), b.flip(0)) for w, b in layers]
     found, again = (
         prune_to_target(
-            layers, samples, law="hyperbolic", precision=1e-4, generator=torch.Generator().manual_seed(seed)
+            target, samples, law="hyperbolic", precision=1e-4, generator=torch.Generator().manual_seed(seed)
         )
-        for _ in range(2)
+        for target in (layers, other)
     )
-    generator = torch.Generator().manual_seed(seed + 1)
-    x = torch.rand(20, layers[0][0].shape[1], generator=generator, dtype=torch.float64)
+    x = torch.rand(20, layers[0][0].shape[1], generator=shuffle, dtype=torch.float64)
     error = float((run_pruned(found, x) - run_pruned(found, x, explicit=True)).abs().max())
     moved = max(float((a.into - b.into).abs().max() + (a.out - b.out).abs().max()) for a, b in zip(found, again))
-    return error, moved
+    alike = all(torch.equal(a.mask, b.mask) for a, b in zip(found, again))
+    return error, math.inf if alike else moved
 
 
 def trained_target(images: Tensor, labels: Tensor, *, seed: int) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
