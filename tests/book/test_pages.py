@@ -12,7 +12,7 @@ from urllib.parse import unquote, urldefrag
 
 import pytest
 
-from netatlas.registry import chapter_papers
+from netatlas.registry import chapter_papers, papers
 
 ROOT = Path(__file__).parents[2]
 SITE = ROOT / "build" / "html"
@@ -236,3 +236,6 @@ def test_the_ledger_is_whole_and_every_claim_is_on_its_page():
 def test_the_portraits_are_on_the_landing_page():
     text = (SITE / "index.html").read_text(encoding="utf-8")
     assert text.count("na-card") >= len(CHAPTERS) and text.count('role="img"') >= len(CHAPTERS)
+    order = re.findall(r'class="na-card" href="chapters/(\w+)\.html"', text)
+    planned = [chapter for chapter in dict.fromkeys(p.chapter for p in papers().values()) if chapter in order]
+    assert [chapter for chapter in order if chapter in planned] == planned

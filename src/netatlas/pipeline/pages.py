@@ -83,9 +83,11 @@ def table_of_contents(plan: Path, chapters: list[str], kernels: list[str]) -> st
 
 
 def landing_cards(notebooks: dict[str, Any], claims: list[Entry]) -> str:
-    """A card a chapter: its picture, title, papers and verdicts."""
+    """A card a chapter, in the registry's order: its picture, title, papers and verdicts."""
     cards = []
-    for chapter, notebook in notebooks.items():
+    order = list(dict.fromkeys(paper.chapter for paper in registry.papers().values()))
+    for chapter in sorted(notebooks, key=lambda name: order.index(name) if name in order else len(order)):
+        notebook = notebooks[chapter]
         found = registry.chapter_papers(chapter)
         verdicts = Counter(e["verdict"] for e in claims if e["chapter"] == chapter and e.get("here", True))
         counts = " ".join(
