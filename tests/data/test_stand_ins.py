@@ -57,3 +57,50 @@ def test_graphs_with_features_have_the_form_of_the_real_ones():
     cited, pages = data.citation_graph(), data.page_graph()
     assert cited.x.shape == (2700, 200) and cited.y.unique().tolist() == list(range(7))
     assert pages.x.shape == (2000, 60) and pages.x.sum(1).min() >= 1 and (pages.y > 0).all()
+
+
+def test_the_citation_stand_in_has_the_public_split():
+    graph = data.citation_graph()
+    masks = torch.stack([graph.train_mask, graph.val_mask, graph.test_mask])
+    assert masks.sum(1).tolist() == [140, 500, 1000] and masks.sum(0).max() == 1
+    assert torch.bincount(graph.y[graph.train_mask]).tolist() == [20] * 7
+
+
+@pytest.mark.parametrize("directed", [False, True])
+def test_the_heterophilous_stand_in_has_ten_splits_and_may_be_directed(directed):
+    graph = data.heterophilous_graph(directed=directed)
+    masks = torch.stack([graph.train_mask, graph.val_mask, graph.test_mask])
+    assert masks.shape == (3, 900, 10) and bool((masks.sum(0) == 1).all())
+    same = (graph.y[graph.edge_index[0]] == graph.y[graph.edge_index[1]]).double().mean()
+    assert same < 0.2 and graph.is_undirected() is not directed
+    if directed:
+        assert graph.num_edges * 2 == data.heterophilous_graph().num_edges
+
+
+def test_the_labelled_graphs_need_more_than_their_kinds():
+    graphs = data.labelled_graphs()
+    assert len(graphs) == 200 and all(graph.x.shape == (graph.num_nodes, 7) for graph in graphs)
+    labels = torch.cat([graph.y for graph in graphs])
+    assert 0.4 < labels.double().mean() < 0.8
+    assert all(nx.is_connected(to_networkx(graph, to_undirected=True)) for graph in graphs)
+
+
+def test_the_pairs_are_equal_to_colour_refinement_and_not_isomorphic():
+    for pairs in data.wl_pairs().values():
+        for pair in pairs:
+            first, second = (to_networkx(graph, to_undirected=True) for graph in pair)
+            assert len(set(dict(first.degree).values())) == 1
+            assert sorted(dict(first.degree).values()) == sorted(dict(second.degree).values())
+            assert not nx.faster_could_be_isomorphic(first, second) or not nx.is_isomorphic(first, second)
+    assert len(data.wl_pairs(category="regular")) == 5
+    with pytest.raises(ValueError, match="category"):
+        data.wl_pairs(category="trees")
+
+
+def test_the_molecules_can_be_read():
+    from rdkit import Chem
+
+    table = data.molecule_table()
+    assert list(table.columns) == ["smiles", "target"] and len(table) > 400 and table.smiles.is_unique
+    assert all(Chem.MolFromSmiles(smiles) is not None for smiles in table.smiles)
+    assert len(data.molecule_table(limit=7)) == 7

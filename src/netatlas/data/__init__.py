@@ -23,10 +23,14 @@ from netatlas.data.stand_ins import (
     citation_graph,
     colour_images,
     digit_images,
+    heterophilous_graph,
     labelled_graph,
+    labelled_graphs,
+    molecule_table,
     page_graph,
     routed_curves,
     strongly_regular_graphs,
+    wl_pairs,
 )
 from netatlas.data.store import ChecksumError, DatasetUnavailable
 
@@ -44,10 +48,13 @@ __all__ = [
     "digit_images",
     "fetch",
     "gaussian_mixture",
+    "heterophilous_graph",
     "hierarchical_sbm",
     "kind",
     "labelled_graph",
+    "labelled_graphs",
     "load",
+    "molecule_table",
     "names",
     "page_graph",
     "rings_of_houses",
@@ -57,4 +64,5 @@ __all__ = [
     "stochastic_block_model",
     "strongly_regular_graphs",
     "verify",
+    "wl_pairs",
 ]

@@ -106,10 +106,55 @@ def labelled_graph() -> Data:
 
 
 def citation_graph() -> Data:
-    """Stand-in for Cora: a contextual block model of 2700 nodes in seven classes with 200 features."""
+    """Stand-in for Cora: a contextual block model of 2700 nodes in seven classes with 200 features.
+
+    The masks are those of the public split: 20 training nodes a class, 500 for validation, 1000 for the test.
+    """
+    import torch
+
     from netatlas.data.generators import contextual_sbm
 
-    return contextual_sbm([400, 400, 400, 400, 400, 400, 300], 4, 0.04, 200, 1.0, 0)
+    graph = contextual_sbm([400, 400, 400, 400, 400, 400, 300], 4, 0.04, 200, 1.0, 0)
+    order = np.random.default_rng(0).permutation(graph.num_nodes)
+    label = graph.y.numpy()[order]
+    rank = (np.cumsum(label[:, None] == np.arange(7), 0) - 1)[np.arange(len(order)), label]
+    train, rest = order[rank < 20], order[rank >= 20]
+    for name, nodes in (("train", train), ("val", rest[:500]), ("test", rest[500:1500])):
+        mask = np.zeros(len(order), dtype=bool)
+        mask[nodes] = True
+        graph[f"{name}_mask"] = torch.from_numpy(mask)
+    return graph
+
+
+def heterophilous_graph(*, directed: bool = False) -> Data:
+    """Stand-in for a heterophilous graph: 900 nodes of five classes that link to other classes, in ten splits.
+
+    A contextual block model in which links between classes are twice as likely as inside; the masks ``[900, 10]``
+    hold 48, 32 and 20 % of the nodes.
+
+    Args:
+        directed: Whether every link keeps one direction only: between classes c and c + 1 (cyclically) from the first
+            to the second in four cases out of five, otherwise at random.
+    """
+    import torch
+
+    from netatlas.data.generators import contextual_sbm
+
+    graph = contextual_sbm([180] * 5, 10, 2.0, 100, 1.5, 4)
+    rng = np.random.default_rng(4)
+    nodes = graph.num_nodes
+    shares = rng.permuted(np.tile(np.arange(nodes)[:, None], 10), axis=0) / nodes
+    graph.train_mask = torch.from_numpy(shares < 0.48)
+    graph.val_mask = torch.from_numpy((shares >= 0.48) & (shares < 0.8))
+    graph.test_mask = torch.from_numpy(shares >= 0.8)
+    if directed:
+        tail, head = graph.edge_index[:, graph.edge_index[0] < graph.edge_index[1]].numpy()
+        label = graph.y.numpy()
+        step = (label[head] - label[tail]) % 5
+        forward = rng.random(len(tail)) < np.select([step == 1, step == 4], [0.8, 0.2], 0.5)
+        edges = np.where(forward, np.stack([tail, head]), np.stack([head, tail]))
+        graph.edge_index = torch.from_numpy(edges[:, np.lexsort(edges[::-1])])
+    return graph
 
 
 def page_graph() -> Data:
@@ -159,6 +204,99 @@ def strongly_regular_graphs(*, family: str | None = None) -> list[Data] | dict[s
         np.fill_diagonal(same, False)
         graphs.append(Data(edge_index=torch.from_numpy(np.stack(np.nonzero(same))), num_nodes=25))
     return graphs if family is not None else {"sr251256": graphs}
+
+
+def _undirected(edges: list[tuple[int, int]], nodes: int) -> Data:
+    import torch
+    from torch_geometric.data import Data
+
+    pairs = np.array(sorted({pair for a, b in edges for pair in ((a, b), (b, a))}), dtype=np.int64).reshape(-1, 2)
+    return Data(edge_index=torch.from_numpy(np.ascontiguousarray(pairs.T)), num_nodes=nodes)
+
+
+def labelled_graphs() -> list[Data]:
+    """Stand-in for MUTAG: 200 chains of rings with pendant atoms, ``x`` one-hot of seven kinds, ``y`` 0 or 1.
+
+    Graphs of label 1 have rings of six and more pendant atoms, those of label 0 rings of five or six and fewer: neither
+    the kinds alone nor the rings alone give the label.
+    """
+    import torch
+
+    rng = np.random.default_rng(6)
+    graphs = []
+    for _ in range(200):
+        label = int(rng.random() < 0.6)
+        edges: list[tuple[int, int]] = []
+        kinds: list[int] = []
+        for ring in range(int(rng.integers(1, 4))):
+            size, start = (6 if label else int(rng.integers(5, 7))), len(kinds)
+            edges += [(start + k, start + (k + 1) % size) for k in range(size)]
+            edges += [(start - 1, start)] if ring else []
+            kinds += [0] * size
+        for node in range(len(kinds)):
+            if rng.random() < (0.3 if label else 0.2):
+                edges.append((node, len(kinds)))
+                kinds.append(int(rng.integers(1, 7)))
+        graph = _undirected(edges, len(kinds))
+        graph.x, graph.y = torch.eye(7)[kinds], torch.tensor([label])
+        graphs.append(graph)
+    return graphs
+
+
+def _circulant(nodes: int, steps: tuple[int, ...]) -> Data:
+    return _undirected([(v, (v + step) % nodes) for v in range(nodes) for step in steps], nodes)
+
+
+def wl_pairs(*, category: str | None = None) -> dict[str, list[tuple[Data, Data]]] | list[tuple[Data, Data]]:
+    """Stand-in for BREC: pairs of non-isomorphic graphs that colour refinement cannot tell apart.
+
+    ``basic``, ``extension`` and ``cfi``: one cycle against two of half its length. ``regular``: circulant graphs of
+    four neighbours. ``strongly_regular``, ``4vtx`` and ``distance_regular``: the two Latin square graphs of order 5.
+
+    Args:
+        category: With a name, the list of its pairs alone; otherwise a dict.
+
+    Raises:
+        ValueError: For another category.
+    """
+    cycles = [
+        (_circulant(2 * k, (1,)), _undirected([(i + o, (i + 1) % k + o) for o in (0, k) for i in range(k)], 2 * k))
+        for k in range(3, 9)
+    ]
+    circulants = [(_circulant(n, (1, 2)), _circulant(n, (1, 3))) for n in (11, 13, 15, 17, 19)]
+    first, second = strongly_regular_graphs(family="sr251256")
+    latin = [(first, second)]
+    pairs = {
+        "basic": cycles, "regular": circulants, "strongly_regular": latin, "extension": cycles, "cfi": cycles,
+        "4vtx": latin, "distance_regular": latin,
+    }  # fmt: skip
+    if category is not None and category not in pairs:
+        raise ValueError(f"category: expected one of {', '.join(pairs)}, got {category!r}")
+    return pairs if category is None else pairs[category]
+
+
+def molecule_table(*, limit: int | None = None) -> pd.DataFrame:
+    """Stand-in for the solubilities: chains and rings with one functional group, ``smiles`` and ``target``.
+
+    The target falls by .5 a carbon atom, changes with the group, and has noise of .3.
+
+    Args:
+        limit: At most so many rows.
+    """
+    import pandas as pd
+
+    groups = {"": 0.0, "O": 1.5, "N": 1.3, "Cl": -0.7, "C(=O)O": 1.6, "C#N": 0.8, "OC": 0.6, "C(=O)C": 1.0, "Br": -1.0}
+    frames = {"{}": 0, "C1CCCCC1{}": 6, "c1ccccc1{}": 6, "CC(C){}": 3, "C=C{}": 2}
+    rng = np.random.default_rng(7)
+    rows = [
+        (frame.format("C" * length + group), 1.0 - 0.5 * (carbons + length) + shift + rng.normal(0, 0.3))
+        for frame, carbons in frames.items()
+        for group, shift in groups.items()
+        for length in range(1, 11)
+    ]
+    table = pd.DataFrame(rows, columns=["smiles", "target"]).drop_duplicates("smiles")
+    table = table.sample(frac=1, random_state=0).reset_index(drop=True)
+    return table if limit is None else table.head(limit)
 
 
 def routed_curves() -> pd.DataFrame:
