@@ -1,4 +1,4 @@
-"""Matrix-free linear algebra: truncated SVD, Lanczos, stochastic traces."""
+"""Matrix-free linear algebra: truncated SVD and Lanczos."""
 
 from __future__ import annotations
 
@@ -24,13 +24,6 @@ class Lanczos(NamedTuple):
     vectors: Float[Tensor, "n k"]
     diagonal: Float[Tensor, " k"]
     off_diagonal: Float[Tensor, " k1"]
-
-
-class TraceEstimate(NamedTuple):
-    """An unbiased estimate of a trace with its standard error."""
-
-    mean: float
-    stderr: float
 
 
 def truncated_svd(
@@ -112,23 +105,3 @@ def lanczos(matvec: MatVec, start: Float[Tensor, " n"], steps: int) -> Lanczos:
     tridiagonal = torch.diag(diagonal) + torch.diag(off, 1) + torch.diag(off, -1)
     values, vectors = torch.linalg.eigh(tridiagonal)
     return Lanczos(values, torch.stack(basis).T @ vectors, diagonal, off)
-
-
-def hutchinson_trace(
-    matvec: Callable[[Float[Tensor, "n k"]], Float[Tensor, "n k"]], dim: int, *, probes: int, generator: torch.Generator
-) -> TraceEstimate:
-    r"""Hutchinson's trace estimate :math:`\frac1k \sum_i z_i^\top A z_i` with random signs :math:`z_i`.
-
-    Args:
-        matvec: The operator, applied to all probes at once.
-        dim: Its dimension ``n``.
-        probes: Number of probes ``k``, at least 2.
-        generator: Draws the signs; its device is used.
-
-    Raises:
-        ValueError: For fewer than two probes or a dimension below 1.
-    """
-    require(probes >= 2 and dim >= 1, "at least two probes and one dimension", (probes, dim))
-    signs = torch.randint(0, 2, (dim, probes), generator=generator, device=generator.device).double() * 2 - 1
-    samples = (signs * matvec(signs)).sum(0)
-    return TraceEstimate(float(samples.mean()), float(samples.std() / probes**0.5))

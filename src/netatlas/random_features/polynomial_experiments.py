@@ -291,12 +291,6 @@ def contest(
     return Contest(pd.DataFrame(rows).T, nets, polys, passes, tested)
 
 
-class Explosion(NamedTuple):
-    """Error of unregularised polynomials per degree, inside and outside the training region."""
-
-    table: pd.DataFrame
-
-
 def extrapolation(task: Task, *, splits: int, seed: int) -> pd.DataFrame:
     """Errors of polynomials by degree within the training points' 95 % leverage and beyond it.
 
