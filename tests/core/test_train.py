@@ -229,3 +229,18 @@ def test_the_default_order_is_the_order_of_the_seeds():
         fit_many(lambda: torch.nn.Linear(3, 2), x, y, order=order[:1], **options)
     with pytest.raises(ValueError, match="every example once"):
         fit_many(lambda: torch.nn.Linear(3, 2), x, y, order=torch.zeros_like(order), **options)
+
+
+def test_clipping_counts_scalar_parameters_of_every_member():
+    start = {"scale": torch.tensor([3.0, 0.1]), "weight": torch.tensor([[4.0, 0.0], [0.1, 0.0]])}
+    found, _ = minimize(
+        lambda p, step, generator: 0.5 * (p["scale"].square() + p["weight"].square().sum(1)),
+        start,
+        steps=1,
+        optimizer="sgd",
+        lr=1.0,
+        clip_norm=1.0,
+    )
+    # The first member's gradient is (3, 4, 0), of length 5; the second's is short and goes through.
+    torch.testing.assert_close(found["scale"], torch.tensor([3 - 0.6, 0.0]))
+    torch.testing.assert_close(found["weight"], torch.tensor([[4 - 0.8, 0.0], [0.0, 0.0]]))

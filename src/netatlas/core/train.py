@@ -215,7 +215,7 @@ def _clipped(grads: list[Tensor], limit: float, stacked: bool) -> list[Tensor]:
     if not stacked:
         norm = torch.stack([g.square().sum() for g in grads]).sum().sqrt()
         return [g * (limit / norm.clamp_min(limit)) for g in grads]
-    norm = torch.stack([g.flatten(1).square().sum(1) for g in grads]).sum(0).sqrt()
+    norm = torch.stack([g.reshape(len(g), -1).square().sum(1) for g in grads]).sum(0).sqrt()
     factor = limit / norm.clamp_min(limit)
     return [g * factor.reshape((-1,) + (1,) * (g.ndim - 1)) for g in grads]
 
