@@ -199,7 +199,7 @@ population = architecture_grid(
 )
 starts = lab.seeds(lab.pick(ci=2, gpu=5))
 judged = {}
-recipes = {"digits": (8, 600, 400, 1797), "mnist": (14, 2000, 1000, lab.pick(ci=4000, gpu=20_000))}
+recipes = {"digits": (8, 600, 400, 1797), "mnist": (14, 2000, 1000, lab.pick(ci=6000, gpu=20_000))}
 for name, (side, train, validation, total) in recipes.items():
     images, labels = data.load(name, stand_in=data.digit_images) if name == "mnist" else data.load(name)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:total]
@@ -403,12 +403,13 @@ table = pd.DataFrame(
     {"AUC": judged_by.auc, "wrong edges": judged_by.edits, "classic delta": judged_by.classic, "robust delta": judged_by.robust}
 ).map(np.mean)  # fmt: skip
 agree_with = {kind: values.mean() for kind, values in judged_by.agreement.items()}
+
+# %%
 worst = table["AUC"].idxmin()
 lab.table(
     table.rename_axis("explainer"),
     caption="Explanations of as many edges as the motif has. Correlation of fidelity with the number of wrong edges, within graphs: "
-    f"{agree_with['classic']:.2f} (classic) and {agree_with['robust']:.2f} (robust); -1 is perfect. The lowest area has '{worst}', {table['AUC'][worst]:.2f} (chance is .5)"
-    + ".",
+    f"{agree_with['classic']:.2f} (classic) and {agree_with['robust']:.2f} (robust); -1 is perfect. The lowest area has '{worst}', {table['AUC'][worst]:.2f} (chance is .5).",
 )
 
 # %%
@@ -504,7 +505,9 @@ shift = lebed.shift_study(source, suite, epochs=epochs, lr=rate)
 fewer = lebed.shift_study(
     source, suite[:: lab.pick(ci=2, gpu=1)], epochs=lab.pick(ci=45, gpu=200), lr=rate, reinitialised=True
 )
-nothing = lebed.shift_study(source, lebed.null_suite(source.test, 12, seed=seed), epochs=20, lr=rate)
+nothing = lebed.shift_study(
+    source, lebed.null_suite(source.test, lab.pick(ci=8, gpu=12), seed=seed), epochs=20, lr=rate
+)
 rho, rho_fewer, rho_null = (lebed.rank_correlations(part) for part in (shift, fewer, nothing))
 
 # %%
@@ -665,7 +668,7 @@ lab.table(
 # What a calibrator finds of it can be told exactly; a permuted and a constant temperature are the controls.
 
 # %%
-ablated = gats.ablate(splits.part(slice(0, 2)))
+ablated = gats.ablate(splits.part(slice(0, 2)), steps=lab.pick(ci=150, gpu=400))
 factors = gats.factor_study(splits)
 planted = gats.planted(splits.part(slice(0, 2)), seed=seed)
 whole = ablated["GATS"].error.mean()
@@ -673,7 +676,7 @@ worst = max(ablated, key=lambda arm: float(ablated[arm].error.mean()))
 rows = {arm: {"ECE": float(s.error.mean()), "NLL": float(s.nll.mean())} for arm, s in ablated.items()}
 lab.table(
     pd.DataFrame(rows).T.rename_axis("one design removed"),
-    caption=f"Two splits. Removing a design moves the error by at most {max(abs(float(s.error.mean() - whole)) for s in ablated.values()):.3f}, most for "
+    caption=f"Two splits, {lab.pick(ci=150, gpu=400)} steps at most. Removing a design moves the error by at most {max(abs(float(s.error.mean() - whole)) for s in ablated.values()):.3f}, most for "
     f"'{worst}'.",
 )
 
@@ -826,6 +829,8 @@ rows = {
           "at equal cost": equal[key].difference, "its lower end": equal[key].low, "its upper end": equal[key].high}
     for key, r in ranking.items()
 }  # fmt: skip
+
+# %%
 ahead_on = {
     part: [" ".join(key) for key, row in rows.items() if row[part] > 0] for part in ("lower end", "its lower end")
 }
@@ -975,6 +980,8 @@ table = pd.DataFrame(
          "its s.e.": stderr(result.parity[a]), "opportunity gap": float(result.opportunity[a].mean()),
          "density": result.density[a]} for a in arms}
 ).T  # fmt: skip
+
+# %%
 fairest = table["parity gap"].drop(["real graph", "no switch"]).idxmin()
 lab.table(
     table.rename_axis("training graph"),
@@ -1067,6 +1074,7 @@ panels = {
 # %%
 units = {"calibration error": "error", "set size": "classes", "fidelity of edges inside classes": "probability",
          "weights moved (LeBeD)": "distance"}  # fmt: skip
+# %%
 fig, axes = plt.subplots(3, 2, figsize=(7, 8), layout="constrained")
 axes[2, 0].set_ylim(0, 1.15 * max(shown["fidelity, all edges removed"]))
 axes[2, 1].set_ylim(0, 1.15 * max(shown["LeBeD"]))
@@ -1077,6 +1085,8 @@ for axis, (title, names) in zip(axes.ravel(), panels.items()):
     if len(names) > 1:
         axis.legend(fontsize=8)
 first, last = 0, len(levels) - 1
+
+# %%
 lab.portrait(
     fig,
     caption=f"From no noise to the most, accuracy goes from {shown['accuracy'][first]:.2f} to {shown['accuracy'][last]:.2f} and confidence from {shown['confidence'][first]:.2f} "

@@ -175,3 +175,32 @@ def test_fair_dropping_drops_inside_groups_only():
     dropped = faros.fair_dropped(real, samples=3, seed=0)
     assert torch.equal(dropped[0, 0][~same], real.edges[0][~same])
     assert float(dropped[0][:, same].mean()) == pytest.approx(float(real.edges[0][same].mean()) / 2, rel=0.3)
+
+
+def test_planned_levels_are_part_of_the_finer_path():
+    levels = counterfactual.STABILITY_LEVELS
+    fresh = {"closest": torch.zeros(1)} | {f"stability {level}": torch.zeros(1) for level in levels}
+    outcome = counterfactual.Outcome(fresh, *[{}] * 7)
+    planned, finer = (counterfactual.path_arms(outcome, "stability", planned=p) for p in (True, False))
+    assert planned[0] == finer[0] == "closest" and set(planned) < set(finer) and len(finer) == 1 + len(levels)
+
+
+def test_every_base_model_has_a_split_of_its_own():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(90, 3, generator=generator)
+    models = counterfactual.train_models(x, (x[:, 0] > 0.5).long(), [0, 1], models=2, points=5, epochs=3)
+    assert not torch.equal(models.positives[0], models.positives[1])
+    for rejected, positives in zip(models.rejected, models.positives):
+        assert float(torch.cdist(rejected, positives).min()) > 1e-9
+
+
+def test_main_numbers_of_a_comparison():
+    def scores(error):
+        error = torch.tensor(error, dtype=torch.float64)
+        return gats.Scores(error, error, error, torch.ones(3), 1.0)
+
+    arms = {"uncalibrated": scores([0.3, 0.2, 0.1]), "TS": scores([0.05, 0.06, 0.07]), "ETS": scores([0.1, 0.1, 0.1])}
+    ahead = gats.base_network(arms | {"GATS": scores([0.03, 0.05, 0.04])})
+    behind = gats.base_network(arms | {"GATS": scores([0.07, 0.07, 0.1])})
+    assert ahead.uncalibrated == pytest.approx(0.2) and ahead.one == pytest.approx(0.06) and ahead.accuracy == 1
+    assert ahead.one_sided < 0.05 and behind.one_sided == pytest.approx(1 - ahead.one_sided)

@@ -107,7 +107,7 @@ def test_bad_graphs_are_refused(case, explain):
         explain(model, torch.zeros(0, 3, 3), graphs.label[:0])
     with pytest.raises(ValueError, match="integer labels"):
         explain(model, graphs.adjacency, graphs.label.float())
-    with pytest.raises(ValueError, match="finite|NaN|nan"):
+    with pytest.raises(ValueError, match="adjacency"):
         explain(model, graphs.adjacency * torch.nan, graphs.label)
 
 
