@@ -17,6 +17,7 @@ from netatlas.propagation import (
     randomly_oriented,
     shuffled_directions,
 )
+from netatlas.propagation.directed_experiments import flow_runs
 
 GRAPH = cyclic_flow_graph(4, 60, 0.9, seed=0)
 
@@ -109,3 +110,13 @@ def test_refusals():
     ):
         with pytest.raises(ValueError, match="expected"):
             call()
+
+
+def test_arms_of_a_run():
+    found = flow_runs(
+        [0.5, 0.9], classes=4, nodes=80, models=["Dir-GNN"], hidden=4, epochs=3, seeds=[0, 1], shuffle=False
+    )
+    assert {"GCN", "Dir-GNN, tied"} <= set(found[0.5].test) and "GCN" not in found[0.9].test
+    for run in found.values():
+        np.testing.assert_allclose(run.gain, run.test["Dir-GNN"] - run.test["Dir-GNN, twin"])
+        assert np.isnan(run.shuffled).all() and run.selector.shape == (2,)

@@ -97,7 +97,6 @@ def direction_run(
         step = directed_adjacency(matrix)
         mean = SparseOperator(0.5 * (step + step.T))
         arms["Dir-GNN, tied"] = run(lambda: DirectedGCN(widths, mean, mean))
-    if tied:
         operator = gcn_operator(symmetrized(matrix))
         arms["GCN"] = run(lambda: GCN(widths, operator))
     held = torch.stack([arms[m].validation for m in models]).argmax(0)

@@ -187,6 +187,7 @@ def edge_sweep(
     hidden: int,
     epochs: int,
     arms: dict[str, tuple[float, Any]] = ARMS,
+    targets: np.ndarray | None = None,
 ) -> EdgeSweep:
     """Train a GCN after edges have been added, with targets or at random, each at its own best setting.
 
@@ -197,10 +198,11 @@ def edge_sweep(
         hidden: Hidden width.
         epochs: Training steps.
         arms: Noise and its kind of each way to add edges.
+        targets: Distributions over the classes at the far end, one row a class; by default the cyclic ones.
 
     Source: ma2021homophily.
     """
-    targets = cyclic_targets(task.classes)
+    targets = cyclic_targets(task.classes) if targets is None else targets
     y = task.y.numpy()
 
     def train(graph: Any) -> Tensor:
