@@ -14,6 +14,8 @@ from netatlas.expressivity import (
     DenseGNN,
     MaskedNorm,
     MatrixFunctionNetwork,
+    UnionGIN,
+    node_features,
     pack_graphs,
     polynomial_features,
     unpack_graphs,
@@ -161,3 +163,38 @@ def test_bad_input_is_refused():
         MaskedNorm(0)
     with pytest.raises(ValueError, match="channels of pair features"):
         PPGN(3, 2, extra=1)(pack_graphs([random_data(0)]))
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_the_union_computes_what_the_padded_graphs_do(norm):
+    graphs = [random_data(seed, nodes=4 + seed) for seed in range(4)]
+    # A directed edge tells sums over senders from sums over receivers.
+    graphs.append(Data(x=torch.randn(3, 3), edge_index=torch.tensor([[0, 1], [1, 2]]), num_nodes=3))
+    torch.manual_seed(0)
+    dense = DenseGNN(3, 2, width=6, norm=norm).double()
+    union, x = UnionGIN(graphs, dense), node_features(graphs).double().requires_grad_()
+    packed = pack_graphs(graphs).double().requires_grad_()
+    ours, padded = union(x), dense(packed)
+    torch.testing.assert_close(ours, padded, rtol=1e-9, atol=1e-9)
+    ours.square().sum().backward()
+    padded.square().sum().backward()
+    for one, other in zip(union.parameters(), dense.parameters()):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-6, atol=1e-8)
+    inside = packed.grad[:, :, packed.shape[1] + 1 :][packed[:, :, packed.shape[1]] > 0]
+    torch.testing.assert_close(x.grad, inside, rtol=1e-6, atol=1e-8)
+
+
+def test_the_union_under_vmap_and_its_refusals():
+    graphs = [random_data(seed, nodes=5) for seed in range(3)]
+    models = [DenseGNN(3, 2, width=4) for _ in range(3)]
+    unions, x = [UnionGIN(graphs, m) for m in models], node_features(graphs)
+    params, _ = torch.func.stack_module_state(unions)
+    together = torch.func.vmap(lambda p: torch.func.functional_call(unions[0], p, (x,)))(params)
+    torch.testing.assert_close(together, torch.stack([u(x) for u in unions]), rtol=1e-4, atol=1e-5)
+    assert node_features([nx.path_graph(2), nx.path_graph(3)]).tolist() == [[1.0]] * 5
+    with pytest.raises(ValueError, match="network of gin"):
+        UnionGIN(graphs, DenseGNN(3, 2, conv="gcn"))
+    with pytest.raises(ValueError, match="features of 15 nodes"):
+        unions[0](x[:3])
+    with pytest.raises(ValueError, match="all graphs or none"):
+        node_features([graphs[0], nx.path_graph(2)])

@@ -368,6 +368,7 @@ def colour_histogram(refinement: Refinement, rounds: int | None = None) -> sp.cs
     return histogram
 
 
+@functools.lru_cache(maxsize=256)
 def _prime_below(limit: int) -> int:
     value = limit - 1 | 1
     while any(value % d == 0 for d in range(3, math.isqrt(value) + 1, 2)):
