@@ -13,8 +13,8 @@
 # %% [markdown]
 # # Expressivity
 #
-# What can a network on graphs see? One that passes messages gives two graphs the same output whenever a hundred-year-old game of colouring nodes
-# does, so one asks: does this matter on real data? Which functions do sums of neighbours miss even where the graph is simple? And what helps: learned fingerprints,
+# What can a network on graphs see? One that passes messages cannot tell two graphs apart if an old game of colouring nodes (Weisfeiler and Leman, 1968)
+# cannot. Does this matter on real data? Which functions do sums of neighbours miss even where the graph is simple? And what helps: learned fingerprints,
 # functions of whole matrices, poolings that choose themselves, polynomials beyond matrix products, coordinates read off the wiring, modules wired by programs?
 # Eight papers, and at the end one table: what theory lets each model tell apart, and what it does.
 
@@ -277,7 +277,7 @@ lab.claim(
 )
 
 # %% [markdown]
-# What can be *expressed* is not what is *found*: the trained (sum, mean) network has
+# What can be *expressed* is not what is *found*. A network with sums and means could ignore its sums, and be as good as the mean network. Is it?
 
 # %%
 lab.table(
