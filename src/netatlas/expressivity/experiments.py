@@ -16,7 +16,6 @@ from netatlas.core.graph_invariants import (
     ContractionProgram,
     colour_histogram,
     colour_refinement,
-    dense_adjacency,
     folklore_refinement,
     homomorphism_counts,
     marked_graph,
@@ -840,9 +839,3 @@ def _ridge_accuracy(table: Tensor, target: Tensor, train: Tensor, test: Tensor) 
         scores[penalty] = float((guess.argmax(1) == target[train[cut:]]).double().mean())
     best = max(scores, key=lambda p: (scores[p], p))
     return float((predict(train, test, best).argmax(1) == target[test]).double().mean())
-
-
-def dense_counts(graphs: Sequence[Any]) -> tuple[Tensor, Tensor]:
-    """Homomorphisms of the 4-clique in each graph and its padded adjacency matrices."""
-    adjacency, _ = dense_adjacency(graphs)
-    return homomorphism_counts([nx.complete_graph(4)], graphs)[:, 0], adjacency

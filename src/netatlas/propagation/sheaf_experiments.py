@@ -6,7 +6,6 @@ import networkx as nx
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 from torch_geometric.data import Data
 
 from netatlas.core.checks import require
@@ -204,16 +203,3 @@ def mean_accuracy(found: dict[str, TunedNodes]) -> dict[str, float]:
         found: From :func:`sheaf_arms`.
     """
     return {name: float(run.test.mean()) for name, run in found.items()}
-
-
-def stalk_features(model: SheafDiffusion, x: Tensor) -> list[np.ndarray]:
-    """Features of every layer with the stalk's dimensions side by side.
-
-    Args:
-        model: A sheaf network.
-        x: Input features.
-
-    Source: bodnar2022sheaf.
-    """
-    with torch.no_grad():
-        return [state.flatten(1).numpy() for state in model.eval().states(x)]
