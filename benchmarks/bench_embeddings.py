@@ -11,7 +11,7 @@ import numpy as np
 import scipy
 import scipy.sparse as sp
 import torch
-from harness import ROOT, compare, grow, timed
+from harness import ROOT, compare, grow, random_graph, timed
 
 # Torch-cluster, built against our torch, lies beside the peers (see peers.txt); PyG looks for it once, when loaded.
 sys.path.append(str(ROOT / ".bench-venv" / "pyg"))
@@ -42,19 +42,6 @@ def _csr(data) -> sp.csr_array:
     return adjacency
 
 
-def _random_graph(edges: int, mean_degree: int = 20, seed: int = 0) -> sp.csr_array:
-    """An undirected graph with about this many edges, ends drawn uniformly, and a ring so that no node is isolated."""
-    n = 2 * edges // mean_degree
-    rng = np.random.default_rng(seed)
-    a, b = rng.integers(n, size=(2, edges - n))
-    a, b = np.r_[a, np.arange(n)], np.r_[b, np.roll(np.arange(n), 1)]
-    keep = a != b
-    half = sp.coo_array((np.ones(keep.sum()), (a[keep], b[keep])), shape=(n, n)).tocsr()
-    whole = sp.csr_array(half + half.T)
-    whole.data[:] = 1
-    return whole
-
-
 def _statistics(walks: np.ndarray, adjacency: sp.csr_array) -> np.ndarray:
     """How often a walk turns back, and how often it steps to a neighbour of where it came from."""
     before, after = walks[:, :-2].ravel()[:400_000], walks[:, 2:].ravel()[:400_000]
@@ -70,7 +57,7 @@ def _walks(peers):
             _csr(degree_corrected_sbm([2500] * 4, mean_degree=20, mixing=0.1, exponent=2.5, seed=0)),
             10,
         ),
-        "10^5 nodes, mean degree 10": (_random_graph(500_000, 10), 1),
+        "10^5 nodes, mean degree 10": (random_graph(500_000, 10), 1),
     }
     found = []
     for name, (adjacency, count) in graphs.items():
@@ -242,7 +229,7 @@ def _fastrp_script(adjacency, dimension, weights, beta):
 
 
 def _fastrp(_):
-    adjacency = _random_graph(1_000_000, 20)
+    adjacency = random_graph(1_000_000, 20)
     weights = (0.1, 0.3, 1.0, 1.0)
 
     def agree(a, b):
@@ -319,7 +306,7 @@ def _orbits(peers):
 
 
 def _pagerank(peers):
-    adjacency = _random_graph(20_000, 20)
+    adjacency = random_graph(20_000, 20)
     n = adjacency.shape[0]
     edges = np.stack(sp.triu(adjacency).nonzero(), axis=1)
     exact = ppr_exact(adjacency, alpha=0.2)
@@ -377,17 +364,17 @@ def growth():
     edges = [1e4, 3e4, 1e5, 3e5, 1e6]
 
     def graph(size):
-        return walk_graph(_random_graph(int(size)))
+        return walk_graph(random_graph(int(size)))
 
     def walks(size):
         walker = graph(size)
         return lambda: node2vec_walks(walker, p=P, q=Q, walks_per_node=1, length=20)
 
     def projection(size):
-        adjacency = _random_graph(int(size))
+        adjacency = random_graph(int(size))
         return lambda: fastrp(adjacency, dimension=64, weights=(0.0, 1.0, 1.0))
 
-    corpus = uniform_walks(_random_graph(100_000), walks_per_node=10, length=40, seed=0)
+    corpus = uniform_walks(random_graph(100_000), walks_per_node=10, length=40, seed=0)
     nodes = int(corpus.max()) + 1
 
     def pairs(size):

@@ -10,7 +10,7 @@ import numpy as np
 import scipy
 import scipy.sparse as sp
 import torch
-from harness import ROOT, compare, grow, timed
+from harness import ROOT, compare, grow, random_graph, timed
 
 sys.path.append(str(ROOT / ".bench-venv" / "pyg"))
 
@@ -36,18 +36,6 @@ from netatlas.propagation import (
 )
 
 
-def _graph(edges: int, mean_degree: int = 20, seed: int = 0) -> sp.csr_array:
-    n = 2 * edges // mean_degree
-    rng = np.random.default_rng(seed)
-    a, b = rng.integers(n, size=(2, edges - n))
-    a, b = np.r_[a, np.arange(n)], np.r_[b, np.roll(np.arange(n), 1)]
-    keep = a != b
-    half = sp.coo_array((np.ones(keep.sum()), (a[keep], b[keep])), shape=(n, n)).tocsr()
-    whole = sp.csr_array(half + half.T)
-    whole.data[:] = 1
-    return whole
-
-
 def _close(tolerance: float):
     def agree(a, b):
         a, b = (v.detach().numpy() if isinstance(v, torch.Tensor) else np.asarray(v) for v in (a, b))
@@ -57,7 +45,7 @@ def _close(tolerance: float):
 
 
 def _resistance(_):
-    graph = _graph(3000, 12)
+    graph = random_graph(3000, 12)
     n = graph.shape[0]
     network = nx.from_scipy_sparse_array(graph)
 
@@ -68,7 +56,7 @@ def _resistance(_):
 
         return timed(run)
 
-    big = _graph(9000, 12)
+    big = random_graph(9000, 12)
     dense = laplacian(big).toarray()
     yield compare(
         "effective_resistance", f"all pairs of {n} nodes", "networkx resistance_distance", nx.__version__,
@@ -98,7 +86,7 @@ def _resistance(_):
 
 
 def _layers(_):
-    graph, width = _graph(200_000), 64
+    graph, width = random_graph(200_000), 64
     n = graph.shape[0]
     edge_index, _ = from_scipy_sparse_matrix(graph.tocoo())
     x = torch.randn(n, width)
@@ -164,7 +152,7 @@ def _loop_sheaf(edges: np.ndarray, maps: torch.Tensor, x: torch.Tensor) -> torch
 
 
 def _sheaf(_):
-    graph = _graph(3000, 12)
+    graph = random_graph(3000, 12)
     edges = undirected_edges(graph)
     net = SheafDiffusion(graph, 8, 16, 3, stalk=3, maps="general")
     x = torch.randn(graph.shape[0], 3, 16)
@@ -177,7 +165,7 @@ def _sheaf(_):
 
 
 def _jacobians(_):
-    graph = _graph(400, 8)
+    graph = random_graph(400, 8)
     n = graph.shape[0]
     net = GCN([8, 16, 16, 4], gcn_operator(graph))
     x = torch.randn(n, 8)
@@ -200,7 +188,7 @@ def _jacobians(_):
 
 
 def _scopes(_):
-    graph = _graph(1_000_000)
+    graph = random_graph(1_000_000)
     n = graph.shape[0]
     edge_index, _ = from_scipy_sparse_matrix(graph.tocoo())
     few = np.arange(20)
@@ -285,7 +273,7 @@ def _scopes(_):
 
 
 def _similarity(_):
-    graph = _graph(40_000)
+    graph = random_graph(40_000)
     y = np.random.default_rng(0).integers(5, size=graph.shape[0])
 
     def pairwise():
@@ -333,11 +321,11 @@ def growth():
     edges = [1e4, 1e5, 1e6]
 
     def sketch(size):
-        graph = _graph(int(size))
+        graph = random_graph(int(size))
         return lambda: resistance_sketch(graph, 64)
 
     def scopes(size):
-        graph = _graph(int(size))
+        graph = random_graph(int(size))
         targets = np.arange(0, graph.shape[0], 100)
 
         def run():
@@ -347,7 +335,7 @@ def growth():
         return run
 
     def diffusion(size):
-        graph = _graph(int(size))
+        graph = random_graph(int(size))
         net = SheafDiffusion(graph, 8, 8, 3, stalk=2, maps="diagonal")
         x = torch.randn(graph.shape[0], 2, 8)
 

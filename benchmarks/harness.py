@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 
 ROOT = Path(__file__).resolve().parent.parent
 PEER_PYTHON = ROOT / ".bench-venv" / "bin" / "python"
@@ -177,6 +178,19 @@ def grow(
     slope = float(np.polyfit(np.log(sizes), np.log(times), 1)[0])
     print(f"{kernel:32} slope {slope:.2f} in {axis}, {times[-1]:.2f} s at {sizes[-1]:g}", flush=True)
     return Growth(kernel, axis, slope, sizes[-1], times[-1], list(map(float, sizes)), times)
+
+
+def random_graph(edges: int, mean_degree: int = 20, seed: int = 0) -> sp.csr_array:
+    """An undirected graph with about this many edges, ends drawn uniformly, and a ring so that no node is isolated."""
+    n = 2 * edges // mean_degree
+    rng = np.random.default_rng(seed)
+    a, b = rng.integers(n, size=(2, edges - n))
+    a, b = np.r_[a, np.arange(n)], np.r_[b, np.roll(np.arange(n), 1)]
+    keep = a != b
+    half = sp.coo_array((np.ones(keep.sum()), (a[keep], b[keep])), shape=(n, n)).tocsr()
+    whole = sp.csr_array(half + half.T)
+    whole.data[:] = 1
+    return whole
 
 
 def record(path: Path, parts: dict[str, dict[str, Any]]) -> None:

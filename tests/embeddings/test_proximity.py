@@ -7,7 +7,6 @@ from scipy.linalg import expm
 from netatlas.embeddings.cooccurrence import netmf
 from netatlas.embeddings.proximity import (
     PROXIMITIES,
-    binary_filter,
     log_filter,
     proximity_a2,
     proximity_fabp,
@@ -55,7 +54,6 @@ def test_relabelling_moves_rows_and_columns(name):
 def test_filters():
     matrix = torch.tensor([[0.5, 1.0], [float(np.e), 0.0]])
     assert torch.allclose(log_filter(matrix), torch.tensor([[0.0, 0.0], [1.0, 0.0]]))
-    assert binary_filter(matrix, 0.7).tolist() == [[False, True], [True, False]]
     independent = torch.outer(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]))
     assert torch.allclose(relative_proximity(independent), torch.ones(2, 2))
     assert log_filter(torch.empty(3, 3, device="meta")).shape == (3, 3)
@@ -75,6 +73,6 @@ def test_refusals():
     with pytest.raises(ValueError, match="square"):
         log_filter(torch.ones(2, 3))
     with pytest.raises(ValueError, match="finite"):
-        binary_filter(torch.full((2, 2), torch.nan), 0.0)
+        log_filter(torch.full((2, 2), torch.nan))
     with pytest.raises(ValueError, match="non-negative"):
         relative_proximity(torch.tensor([[1.0, -1.0], [0.0, 1.0]]))

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from netatlas.core.nn import MLP
 from netatlas.core.states import check_states, member, parameter_distance, stack
 from netatlas.core.train import stack_members
-from netatlas.merging import average_weights, interpolation_path, prediction_ensemble
+from netatlas.merging import average_weights, prediction_ensemble
 
 
 def state(seed, dtype=torch.float32):
@@ -27,14 +27,6 @@ def test_average_is_invariant_to_scale_and_order_of_coefficients(coefficients, s
         torch.testing.assert_close(merged[name], scaled[name])
         stacked = torch.stack([s[name] for s in states])
         assert (merged[name] <= stacked.amax(0) + 1e-12).all() and (merged[name] >= stacked.amin(0) - 1e-12).all()
-
-
-def test_path_ends_at_the_parents_and_passes_through_their_average():
-    a, b = state(0), state(1)
-    path = interpolation_path(a, b, [0.0, 0.5, 1.0])
-    middle = average_weights([a, b])
-    for name in a:
-        torch.testing.assert_close(path[name], torch.stack([a[name], middle[name], b[name]]))
 
 
 def test_distance_against_the_flattened_norm_and_per_member():
@@ -84,10 +76,6 @@ def test_refusals():
         average_weights([{"a": torch.ones(2, dtype=torch.long)}])
     with pytest.raises(ValueError, match="lies on"):
         average_weights([a, {name: value.to("meta") for name, value in a.items()}])
-    with pytest.raises(ValueError, match="vector of shares"):
-        interpolation_path(a, a, [])
-    with pytest.raises(ValueError, match="shares"):
-        interpolation_path(a, a, [float("nan")])
     with pytest.raises(ValueError, match="models"):
         prediction_ensemble(torch.randn(3))
     with pytest.raises(ValueError, match="logits"):
@@ -97,5 +85,4 @@ def test_refusals():
 def test_meta_device():
     meta = {name: value.to("meta") for name, value in state(0).items()}
     assert average_weights([meta, meta])["layers.0.weight"].shape == (5, 7)
-    assert interpolation_path(meta, meta, [0.0, 1.0])["layers.1.weight"].shape == (2, 3, 5)
     assert prediction_ensemble(torch.empty(2, 4, 3, device="meta")).shape == (4, 3)

@@ -10,8 +10,6 @@ from netatlas.merging import (
     average_weights,
     diagonal_fisher,
     fisher_merge,
-    isotropic_merge,
-    merge_coefficient_grid,
     mlp_diagonal_fisher,
     shuffled_entries,
 )
@@ -183,7 +181,7 @@ def test_unit_fisher_is_the_isotropic_average():
         states = [{k: v.to(dtype) for k, v in state_of(network(seed)).items()} for seed in range(3)]
         ones = [{k: torch.ones_like(v) for k, v in state.items()} for state in states]
         merged = fisher_merge(states, ones, [0.2, 0.3, 0.5])
-        plain = isotropic_merge(states, [0.2, 0.3, 0.5])
+        plain = average_weights(states, [0.2, 0.3, 0.5])
         for name in plain:
             torch.testing.assert_close(merged[name], plain[name], rtol=0, atol=tolerance)
 
@@ -252,24 +250,6 @@ def test_head_without_fisher_is_kept_and_members_are_merged_one_by_one():
     torch.testing.assert_close(together["body"][1], fisher_merge(states[::-1], fishers[::-1])["body"])
 
 
-@settings(deadline=None, max_examples=20)
-@given(st.integers(2, 5), st.integers(1, 30), st.integers(0, 1000))
-def test_coefficients_lie_on_the_simplex(models, points, seed):
-    grid = merge_coefficient_grid(models, points, kind="dirichlet", seed=seed)
-    assert grid.shape == (points, models) and bool((grid >= 0).all())
-    torch.testing.assert_close(grid.sum(1), torch.ones(points, dtype=torch.float64))
-    pairs = merge_coefficient_grid(2, points, ends=False)
-    assert bool((pairs > 0).all()) and pairs.shape == (points, 2)
-
-
-def test_dirichlet_mean_and_pairwise_ends():
-    grid = merge_coefficient_grid(3, 5000, kind="dirichlet")
-    torch.testing.assert_close(grid.mean(0), torch.full((3,), 1 / 3, dtype=torch.float64), rtol=0, atol=0.02)
-    torch.testing.assert_close(grid.var(0), torch.full((3,), 2 / 36, dtype=torch.float64), rtol=0.1, atol=0)
-    pairs = merge_coefficient_grid(2, 11)
-    assert pairs[0].tolist() == [0, 1] and pairs[-1].tolist() == [1, 0]
-
-
 def test_shuffling_keeps_the_histogram():
     fisher = mlp_diagonal_fisher(state_of(network()), examples())
     shuffled = shuffled_entries(fisher, seed=1)
@@ -314,12 +294,6 @@ def test_refusals():
         fisher_merge([state, state], [fisher, fisher], floor=-1.0)
     with pytest.raises(ValueError, match="parameter's shape"):
         fisher_merge([state, state], [{"other": torch.ones(2)}] * 2)
-    with pytest.raises(ValueError, match="pairwise"):
-        merge_coefficient_grid(3, 5)
-    with pytest.raises(ValueError, match="kind"):
-        merge_coefficient_grid(2, 5, kind="sobol")
-    with pytest.raises(ValueError, match="two networks"):
-        merge_coefficient_grid(1, 5)
 
 
 def test_meta_device():

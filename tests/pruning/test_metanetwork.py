@@ -17,7 +17,6 @@ from netatlas.pruning import (
     unit_masks,
 )
 from netatlas.pruning import meta_recipe as recipe
-from netatlas.pruning.experiments import logits_agree
 
 
 def nets(count=2, widths=(6, 5, 4, 3)):
@@ -99,7 +98,6 @@ def test_masked_network_is_the_cut_one():
     torch.manual_seed(0)
     model, x = MLP([6, 5, 4, 3]), torch.randn(7, 6)
     kept = [torch.tensor([0, 3]), torch.tensor([1, 2, 3])]
-    assert logits_agree(model, kept, x) < 1e-6
     params = {n: p.detach()[None] for n, p in model.named_parameters()}
     units = [torch.zeros(1, n, dtype=torch.bool).index_fill(1, k, True) for n, k in zip((5, 4), kept)]
     masked = stacked_logits(apply_masks(params, unit_masks(params, units)), x)[0]

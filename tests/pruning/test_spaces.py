@@ -8,7 +8,6 @@ from netatlas.core.nn import ConvNet
 from netatlas.core.sparsity import count_flops
 from netatlas.core.stats import spearman
 from netatlas.pruning import (
-    error_distribution,
     flops_per_parameter,
     judge_space,
     layer_costs,
@@ -62,15 +61,6 @@ def test_judgement_tells_a_law_from_noise():
     spread = real.refined["all"].std() / len(real.refined["shuffled ratios"]) ** 0.5
     assert abs(real.refined["shuffled ratios"].mean() - real.refined["all"].mean()) < 4 * spread
     assert noise.rank < 0.4 and real.refined["nearest to q*"].mean() < real.refined["all"].mean()
-
-
-def test_distribution():
-    assert error_distribution(np.array([0.1, 0.2, 0.3]), np.array([0.0, 0.15, 0.3, 1.0])).tolist() == [
-        0,
-        1 / 3,
-        2 / 3,
-        1,
-    ]
 
 
 def test_stored_vectors_are_networks():

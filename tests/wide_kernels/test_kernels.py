@@ -247,11 +247,6 @@ def test_very_deep_squares_do_not_underflow():
     assert torch.allclose(values, 2.0**60 * torch.tensor([0.5, 0.9]).double().log(), rtol=1e-5)
 
 
-def test_relu_deep_ntk_limits():
-    out = wk.relu_deep_ntk(torch.tensor([0.3, 1.0]).double(), 400)
-    assert float(out[1]) == pytest.approx(1) and float(out[0]) == pytest.approx(0.25, abs=0.02)
-
-
 def test_votes_of_one_class_and_one_sample():
     assert wk.kernel_vote(draw(1, 4), torch.ones(1).double()).tolist() == [[1.0] * 4]
     assert wk.kernel_vote(draw(5, 4), -torch.ones(5).double()).tolist() == [[-1.0] * 4]

@@ -118,24 +118,3 @@ def segment_sum(values: Float[Tensor, "E *F"], index: Int[Tensor, " E"], segment
     """
     _check_segments(values, index, segments)
     return pyg.scatter(values, index, 0, segments, reduce="sum")
-
-
-def segment_mean(values: Float[Tensor, "E *F"], index: Int[Tensor, " E"], segments: int) -> Float[Tensor, "S *F"]:
-    """Mean of the rows of each segment; empty segments give 0. Arguments and errors as :func:`segment_sum`."""
-    _check_segments(values, index, segments)
-    return pyg.scatter(values, index, 0, segments, reduce="mean")
-
-
-def segment_max(values: Float[Tensor, "E *F"], index: Int[Tensor, " E"], segments: int) -> Float[Tensor, "S *F"]:
-    """Entrywise maximum of each segment; empty segments give 0. Arguments and errors as :func:`segment_sum`."""
-    _check_segments(values, index, segments)
-    return pyg.scatter(values, index, 0, segments, reduce="max")
-
-
-def segment_softmax(values: Float[Tensor, "E *F"], index: Int[Tensor, " E"], segments: int) -> Float[Tensor, "E *F"]:
-    r"""Softmax within each segment, :math:`e^{v_i} / \sum_{j \sim i} e^{v_j}`.
-
-    Arguments and errors as :func:`segment_sum`; the result has the shape of ``values``.
-    """
-    _check_segments(values, index, segments)
-    return pyg.softmax(values, index, num_nodes=segments)

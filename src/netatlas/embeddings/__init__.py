@@ -75,7 +75,6 @@ from netatlas.embeddings.ppr import (
 )
 from netatlas.embeddings.probes import LogisticProbe, kmeans_nmi, macro_f1, node_probe
 from netatlas.embeddings.proximity import (
-    binary_filter,
     log_filter,
     proximity_a2,
     proximity_fabp,
@@ -123,7 +122,6 @@ __all__ = [
     "attributed_embedding",
     "attributed_sbm",
     "big_moves",
-    "binary_filter",
     "characteristic_function_embedding",
     "contrastive_loss",
     "cooccurrence",

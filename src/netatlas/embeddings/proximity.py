@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from netatlas.core.checks import require, require_finite
@@ -241,22 +241,6 @@ def log_filter(matrix: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:
     """
     _check(matrix)
     return matrix.clamp_min(1.0).log()
-
-
-def binary_filter(matrix: Float[Tensor, "n n"], threshold: float) -> Bool[Tensor, "n n"]:
-    r"""Threshold filter, :math:`\sigma(M)_{ij} = [M_{ij} > \tau]`.
-
-    Args:
-        matrix: ``[n, n]``.
-        threshold: :math:`\tau`.
-
-    Raises:
-        ValueError: for a matrix that is not square or not finite.
-
-    Source: ``zhu2021phusion``, the filter sigma.
-    """
-    _check(matrix)
-    return matrix > threshold
 
 
 def _check(matrix: Tensor) -> None:

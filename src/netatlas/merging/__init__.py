@@ -1,11 +1,9 @@
 """Merging: making one network out of several trained ones, by averaging, aligning, weighting or stitching."""
 
-from .average import average_weights, interpolation_path, prediction_ensemble
+from .average import average_weights, prediction_ensemble
 from .fisher import (
     diagonal_fisher,
     fisher_merge,
-    isotropic_merge,
-    merge_coefficient_grid,
     mlp_diagonal_fisher,
     shuffled_entries,
 )
@@ -49,11 +47,8 @@ __all__ = [
     "flops_count",
     "fuse",
     "initialize_stitches",
-    "interpolation_path",
-    "isotropic_merge",
     "largest_neurons",
     "least_squares_stitch",
-    "merge_coefficient_grid",
     "mlp_diagonal_fisher",
     "move_columns",
     "paired_stitching_configs",

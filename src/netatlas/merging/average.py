@@ -59,33 +59,6 @@ def average_weights(states: Sequence[State], coefficients: Sequence[float] | Ten
     return merged
 
 
-def interpolation_path(start: State, end: State, shares: Sequence[float] | Tensor) -> dict[str, Tensor]:
-    r"""Networks on the straight line between two networks, as one stack.
-
-    .. math:: \theta(s) = (1-s)\,\theta_{\text{start}} + s\,\theta_{\text{end}}
-
-    Args:
-        start, end: states of equal shapes.
-        shares: S values of s; outside [0, 1] the line is extrapolated.
-
-    Returns:
-        State whose tensors lead with an axis of length S.
-
-    Raises:
-        ValueError: states that do not correspond; no shares, or shares that are not finite numbers.
-    """
-    check_states([start, end])
-    grid = torch.as_tensor(shares, dtype=torch.float64)
-    if grid.ndim != 1 or len(grid) == 0:
-        raise ValueError(f"expected a non-empty vector of shares, got shape {tuple(grid.shape)}")
-    check_finite(grid, "shares")
-    path = {}
-    for name, left in start.items():
-        s = grid.to(left).reshape(-1, *[1] * left.ndim)
-        path[name] = (1 - s) * left + s * end[name]
-    return path
-
-
 def prediction_ensemble(
     logits: Float[Tensor, "models *batch classes"], coefficients: Sequence[float] | Tensor | None = None
 ) -> Float[Tensor, "*batch classes"]:

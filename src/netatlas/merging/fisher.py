@@ -13,7 +13,7 @@ from torch.func import functional_call, grad, vmap
 
 from netatlas.core.states import State, check_finite, check_states
 
-from .average import average_weights, check_coefficients
+from .average import check_coefficients
 
 LABELS = ("exact", "sampled", "empirical")
 
@@ -396,61 +396,6 @@ def _inverse_norm(fisher: State, member_axis: bool, number: int) -> Tensor:
 
 def _scaled(value: Tensor, scale: Tensor | None) -> Tensor:
     return value if scale is None else value * scale.reshape(scale.shape + (1,) * (value.ndim - scale.ndim))
-
-
-def isotropic_merge(states: Sequence[State], coefficients: Sequence[float] | Tensor | None = None) -> dict[str, Tensor]:
-    r"""Merge under equal, isotropic posteriors: :func:`fisher_merge` with all Fishers one, the plain average.
-
-    Args:
-        states: K networks with equal names and shapes.
-        coefficients: K non-negative numbers, scaled to sum one; default equal.
-
-    Returns:
-        The merged state.
-
-    Raises:
-        ValueError: states that do not correspond, or invalid coefficients.
-
-    Source:
-        matena2021fisher, eq. (1).
-    """
-    return average_weights(states, coefficients)
-
-
-def merge_coefficient_grid(
-    models: int, points: int, *, kind: str = "pairwise", ends: bool = True, seed: int = 0
-) -> Float[Tensor, "points models"]:
-    """Merging coefficients to choose from on validation data.
-
-    Args:
-        models: number of networks.
-        points: number of settings.
-        kind: ``"pairwise"``, evenly spaced for two networks, or ``"dirichlet"``, uniform on the simplex.
-        ends: include the settings that keep one parent (``"pairwise"`` only).
-        seed: for ``"dirichlet"``.
-
-    Returns:
-        One setting a row, each of sum one.
-
-    Raises:
-        ValueError: fewer than two networks, no points, an unknown kind, or a pairwise grid for more than two.
-
-    Source:
-        matena2021fisher, section 3.2.
-    """
-    if models < 2 or points < 1:
-        raise ValueError(f"expected at least two networks and one point, got {models} and {points}")
-    if kind == "pairwise":
-        if models != 2:
-            raise ValueError(f"expected two networks for a pairwise grid, got {models}: use kind='dirichlet'")
-        grid = torch.linspace(0, 1, points if ends else points + 2, dtype=torch.float64)
-        first = grid if ends else grid[1:-1]
-        return torch.stack([first, 1 - first], 1)
-    if kind == "dirichlet":
-        generator = torch.Generator().manual_seed(seed)
-        draws = -torch.log1p(-torch.rand(points, models, generator=generator, dtype=torch.float64))
-        return draws / draws.sum(1, keepdim=True)
-    raise ValueError(f"expected kind 'pairwise' or 'dirichlet', got {kind!r}")
 
 
 def shuffled_entries(fisher: State, *, seed: int, member_axis: bool = False) -> dict[str, Tensor]:

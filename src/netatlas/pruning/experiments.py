@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from netatlas.core.checks import require
-from netatlas.core.nn import MLP, ConvNet
+from netatlas.core.nn import ConvNet
 from netatlas.core.sparsity import (
     Blocks,
     Channels,
@@ -33,7 +33,7 @@ from .lobster import RULES, SparseRun, lobster_step, train_and_cut
 from .lottery import train_sparse
 from .meta_recipe import change, stored
 from .metanetwork import Metanetwork, graph_to_network, group_norms, keep_for_cost, network_to_graph, unit_masks
-from .stacked import initial_parameters, stacked_accuracy, stacked_logits, train_stacked, weight_names
+from .stacked import initial_parameters, stacked_accuracy, train_stacked, weight_names
 from .tas import (
     channel_wise_interpolation,
     expected_cost,
@@ -572,15 +572,3 @@ def portrait_points(
     if metanetworks is not None:
         found += _meta_pruned(metanetworks, train, test, sparsities, seeds, epochs)
     return found
-
-
-def logits_agree(model: MLP, kept: Sequence[Tensor], x: Tensor) -> float:
-    """Largest difference between a network whose hidden units are cut out and one in which they are masked."""
-    small = remove_channels(model, list(kept))
-    params = {n: p.detach()[None].clone() for n, p in model.named_parameters()}
-    for i, own in enumerate(kept):
-        gone = torch.ones(params[f"layers.{i}.bias"].shape[1], dtype=torch.bool)
-        gone[own] = False
-        params[f"layers.{i}.weight"][:, gone], params[f"layers.{i}.bias"][:, gone] = 0, 0
-    with torch.no_grad():
-        return float((small(x) - stacked_logits(params, x)[0]).abs().max())

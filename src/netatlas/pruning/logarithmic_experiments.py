@@ -220,39 +220,6 @@ def _target(layers: Sequence[tuple[Tensor, Tensor]], x: Tensor) -> Tensor:
     return x
 
 
-def error_curve(
-    layers: Sequence[tuple[Tensor, Tensor]],
-    inputs: Tensor,
-    sizes: Sequence[int],
-    *,
-    law: Law,
-    seed: int,
-    draws: int = 5,
-    precision: float = 1e-5,
-    products: bool = True,
-) -> np.ndarray:
-    """Largest logit error against the number of random neurons a weight, ``[sizes, draws]``.
-
-    Args:
-        layers: The target network.
-        inputs: Non-negative inputs.
-        sizes: Random neurons a weight.
-        law, seed, draws, precision, products: As in :func:`smallest_network`.
-    """
-    truth = _target(layers, inputs)
-    table = []
-    for samples in sizes:
-        row = []
-        for draw in range(draws):
-            generator = torch.Generator().manual_seed(seed + draw)
-            found = prune_to_target(
-                layers, samples, law=law, precision=precision, generator=generator, products=products
-            )
-            row.append(float((run_pruned(found, inputs) - truth).abs().max()))
-        table.append(row)
-    return np.array(table)
-
-
 def untouched(layers: Sequence[tuple[Tensor, Tensor]], *, samples: int, seed: int) -> tuple[float, float]:
     """Two exact checks of the construction: explicit neurons against summed weights, and masks that change nothing.
 

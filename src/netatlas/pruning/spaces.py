@@ -103,17 +103,6 @@ def sample_widths_at_flops(
     return np.array(list(found)[:count])
 
 
-def error_distribution(errors: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    r"""Empirical distribution of a population's errors, :math:`F(e) = \tfrac1n \sum_i 1[e_i < e]`.
-
-    Args:
-        errors: One a network.
-        grid: Where to evaluate.
-    """
-    require_finite("errors", errors)
-    return (np.asarray(errors)[:, None] < np.asarray(grid)).mean(0)
-
-
 class QuadraticLaw(NamedTuple):
     """Fit of ``error = a + b z + c z^2`` with ``z = log q``: coefficients, and the bootstrap of the minimum ``q*``.
 

@@ -11,7 +11,6 @@ from .deep_classifiers import (
     hilbert_logs,
     kernel_vote,
     pocket_circle,
-    relu_deep_ntk,
     singular_dual,
 )
 from .edgeworth import (
@@ -96,7 +95,6 @@ __all__ = [
     "pocket_circle",
     "predicted_exponent",
     "process_posterior",
-    "relu_deep_ntk",
     "residual_regression",
     "residual_vertex",
     "sample_relu_features",

@@ -14,8 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from netatlas.core.checks import require, require_finite
-from netatlas.core.dual_activations import arc_cosines
+from netatlas.core.checks import require
 
 
 class PowerSeries:
@@ -211,28 +210,6 @@ def hilbert_logs(xi: Float[Tensor, " *shape"], order: float) -> Float[Tensor, " 
         order: :math:`a`; the Hilbert estimate has :math:`a = d`.
     """
     return (2 * (1 - xi).clamp_min(1e-300)).log().mul_(-order / 2)
-
-
-def relu_deep_ntk(xi: Float[Tensor, " *shape"], depth: int) -> Float[Tensor, " *shape"]:
-    r"""Normalised NTK of a deep ReLU network without biases, :math:`\Theta_L / (L + 1)`.
-
-    Args:
-        xi: Inner products of unit vectors.
-        depth: Hidden layers :math:`L \ge 0`.
-
-    Raises:
-        ValueError: For a negative depth or NaN.
-
-    Source:
-        radhakrishnan2022wide (majority vote).
-    """
-    require(depth >= 0, "a depth of at least 0", depth)
-    require_finite("xi", xi)
-    k, theta = xi.clone(), xi.clone()
-    for _ in range(depth):
-        slope, k = arc_cosines(k)
-        theta = slope.mul_(theta).add_(k)
-    return theta / (depth + 1)
 
 
 class SphereProblem(NamedTuple):
