@@ -137,12 +137,12 @@ def cifar10_jpeg(get: Get, *, split: str | None = None, limit: int | None = None
         count = _count(limit, len(members))
         members = members[:count]
         stored = cache_folder() / "decoded" / f"cifar10_jpeg-{split}-{registry()[name].sha256[:12]}.npz"
-        images = _decoded_prefix(stored)
-        done = 0 if images is None else len(images)
+        found = _decoded_prefix(stored)
+        images = np.empty((0, 3, 32, 32), dtype=np.uint8) if found is None else found
+        done = len(images)
         if done < count:
             grown = np.empty((count, 3, 32, 32), dtype=np.uint8)
-            if images is not None:
-                grown[:done] = images
+            grown[:done] = images
             for index in range(done, count):
                 picture = Image.open(io.BytesIO(archive.read(members[index]))).convert("RGB")
                 grown[index] = np.asarray(picture).transpose(2, 0, 1)

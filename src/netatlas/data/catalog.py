@@ -166,6 +166,7 @@ def _check_options(item: Entry, options: dict[str, Any]) -> None:
 
 def _load_one(item: Entry, options: dict[str, Any]) -> Any:
     _check_options(item, options)
+    assert item.loader is not None
     if not item.patterns:
         return item.loader(**options)
     return item.loader(lambda file: store.locate(file, item.name), **options)

@@ -149,18 +149,18 @@ def stochastic_block_model(sizes: Sequence[int], probabilities, seed: int = 0) -
 
     Source: Holland, Laskey and Leinhardt (1983), Stochastic blockmodels: first steps.
     """
-    sizes = _sizes(sizes)
+    counts = _sizes(sizes)
     matrix = np.asarray(probabilities, dtype=np.float64)
-    if matrix.shape != (len(sizes), len(sizes)):
+    if matrix.shape != (len(counts), len(counts)):
         raise ValueError(
-            f"probabilities: expected shape {(len(sizes), len(sizes))} for {len(sizes)} sizes, got {matrix.shape}"
+            f"probabilities: expected shape {(len(counts), len(counts))} for {len(counts)} sizes, got {matrix.shape}"
         )
     if not ((matrix >= 0) & (matrix <= 1)).all():
         raise ValueError(f"probabilities: expected entries in [0, 1], got {matrix.tolist()}")
     if not np.allclose(matrix, matrix.T, rtol=0, atol=1e-12):
         raise ValueError("probabilities: expected a symmetric matrix")
-    pairs = _sample_block_pairs(sizes, matrix, np.random.default_rng(seed))
-    return _graph(pairs, int(sizes.sum()), y=np.repeat(np.arange(len(sizes)), sizes))
+    pairs = _sample_block_pairs(counts, matrix, np.random.default_rng(seed))
+    return _graph(pairs, int(counts.sum()), y=np.repeat(np.arange(len(counts)), counts))
 
 
 def _power_law(count: int, exponent: float, largest: float, rng: np.random.Generator) -> np.ndarray:
@@ -201,34 +201,34 @@ def degree_corrected_sbm(
 
     Source: Karrer and Newman (2011), arXiv:1008.3926, eq. 2.
     """
-    sizes = _sizes(sizes)
+    counts = _sizes(sizes)
     mean_degree = _number(mean_degree, "mean_degree", 0, open_low=True)
     mixing = _number(mixing, "mixing", 0, 1e12)
     exponent = _number(exponent, "exponent", 1, open_low=True)
     if not math.isfinite(mean_degree):
         raise ValueError("mean_degree: expected a finite number, got inf")
     rng = np.random.default_rng(seed)
-    nodes, blocks = int(sizes.sum()), len(sizes)
-    y = np.repeat(np.arange(blocks), sizes)
+    nodes, blocks = int(counts.sum()), len(counts)
+    y = np.repeat(np.arange(blocks), counts)
     theta = _power_law(nodes, exponent, max(math.sqrt(nodes), 2.0), rng)
-    theta *= (sizes / np.bincount(y, theta))[y]
-    mass = sizes.astype(np.float64)
+    theta *= (counts / np.bincount(y, theta))[y]
+    mass = counts.astype(np.float64)
     inside = (mass**2).sum() - (theta**2).sum()
     between = mass.sum() ** 2 - (mass**2).sum()
     weight = inside + mixing * between
     if weight <= 1e-9:
-        raise ValueError(f"sizes {sizes.tolist()} and mixing {mixing} leave no pair of nodes that could be an edge")
+        raise ValueError(f"sizes {counts.tolist()} and mixing {mixing} leave no pair of nodes that could be an edge")
     rate = mean_degree * nodes / weight
     a, b = np.triu_indices(blocks)
     expected = rate * np.where(a == b, 0.5, mixing) * mass[a] * mass[b]
     block = np.repeat(np.arange(len(a)), rng.poisson(expected))
     ends = np.cumsum(theta)
     starts = np.concatenate([[0.0], np.cumsum(mass)[:-1]])
-    first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    first = np.concatenate([[0], np.cumsum(counts)[:-1]])
 
     def endpoint(owner):
         drawn = np.searchsorted(ends, starts[owner] + rng.random(len(owner)) * mass[owner], side="right")
-        return np.clip(drawn, first[owner], first[owner] + sizes[owner] - 1)
+        return np.clip(drawn, first[owner], first[owner] + counts[owner] - 1)
 
     i, j = endpoint(a[block]), endpoint(b[block])
     keys = np.unique((np.minimum(i, j) * nodes + np.maximum(i, j))[i != j])
@@ -297,13 +297,13 @@ def contextual_sbm(
 
     Source: Deshpande, Montanari, Mossel and Sen (2018), arXiv:1807.08479, here for K blocks.
     """
-    sizes = _sizes(sizes)
+    counts = _sizes(sizes)
     mean_degree = _number(mean_degree, "mean_degree", 0, open_low=True)
     mixing = _number(mixing, "mixing", 0, 1e12)
     features = _integer(features, "features", 1)
     signal = _number(signal, "signal", 0, 1e12)
-    nodes, blocks = int(sizes.sum()), len(sizes)
-    mass = sizes.astype(np.float64)
+    nodes, blocks = int(counts.sum()), len(counts)
+    mass = counts.astype(np.float64)
     inside = (mass * (mass - 1)).sum()
     between = nodes**2 - (mass**2).sum()
     weight = inside + mixing * between
@@ -316,12 +316,12 @@ def contextual_sbm(
     rng = np.random.default_rng(seed)
     matrix = np.full((blocks, blocks), p_in * mixing)
     np.fill_diagonal(matrix, p_in)
-    pairs = _sample_block_pairs(sizes, matrix, rng)
+    pairs = _sample_block_pairs(counts, matrix, rng)
     directions = rng.standard_normal((blocks, features))
     if blocks <= features:
         directions = np.linalg.qr(directions.T)[0].T
     means = signal * directions / np.linalg.norm(directions, axis=1, keepdims=True)
-    y = np.repeat(np.arange(blocks), sizes)
+    y = np.repeat(np.arange(blocks), counts)
     x = rng.standard_normal((nodes, features), dtype=np.float32)
     x += means[y].astype(np.float32)
     return _graph(pairs, nodes, x=x, y=y, means=means.astype(np.float32))

@@ -103,7 +103,7 @@ def planetoid(get: Get, *, graph: str) -> Data:
     nodes = max(int(order.max()) + 1, known, len(parts["graph"]))
     x = np.zeros((nodes, parts["allx"].shape[1]), dtype=np.float32)
     labels = np.zeros((nodes, parts["ally"].shape[1]))
-    for place, features, target in [(slice(0, known), "allx", "ally"), (order, "tx", "ty")]:
+    for place, features, target in [(np.arange(known), "allx", "ally"), (order, "tx", "ty")]:
         block = parts[features]
         x[place] = sparse.csr_array((block.data, block.indices, block.indptr), shape=block.shape).toarray()
         labels[place] = parts[target]
@@ -170,7 +170,7 @@ def musae(get: Get, *, graph: str, sparse: bool = False) -> Data:
     columns = np.fromiter((column for row in features.values() for column in row), dtype=np.int64)
     shape = (nodes, int(columns.max()) + 1)
     if sparse:
-        x = torch.sparse_coo_tensor(
+        x: Any = torch.sparse_coo_tensor(
             torch.from_numpy(np.stack([rows, columns])), torch.ones(len(rows)), shape, check_invariants=True
         ).coalesce()
         x.values().fill_(1.0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import gzip
 import hashlib
+import io
 import json
 import os
 import tempfile
@@ -18,7 +19,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import BinaryIO
 from urllib.parse import urlsplit
 
 __all__ = [
@@ -94,7 +94,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("NETATLAS_CACHE") or platformdirs.user_cache_dir("netatlas"))
 
 
-def _digest(stream: BinaryIO) -> str:
+def _digest(stream: io.BufferedIOBase) -> str:
     return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
@@ -173,7 +173,7 @@ def _download(record: RegisteredFile, target: Path) -> str | None:
     import pooch
     import requests
 
-    host = urlsplit(record.url).netloc
+    host = str(urlsplit(record.url).netloc)
     if time.monotonic() - _unreachable.get(host, -UNREACHABLE_SECONDS) < UNREACHABLE_SECONDS:
         return f"{host} could not be reached a moment ago"
     try:
