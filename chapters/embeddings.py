@@ -224,8 +224,8 @@ lab.claim(
 # matrix sums powers of the transition matrix, whose columns are scaled so that hubs attract less; the reduction is a random
 # matrix $R$ that is almost entirely zero:
 #
-# $$N = \sum_{k=1}^{q} \alpha_k\, P^k L R, \qquad L = \mathrm{diag}\bigl((d_j / \mathrm{vol})^{\beta}\bigr), \qquad
-# R_{ij} = \sqrt{s}\,\{+1, 0, -1\} \text{ with probabilities } \tfrac{1}{2s}, 1 - \tfrac1s, \tfrac{1}{2s}.$$
+# $$\begin{gathered} N = \sum_{k=1}^{q} \alpha_k\, P^k L R, \qquad L = \mathrm{diag}\bigl((d_j / \mathrm{vol})^{\beta}\bigr), \\
+# R_{ij} = \sqrt{s}\,\{+1, 0, -1\} \text{ with probabilities } \tfrac{1}{2s}, 1 - \tfrac1s, \tfrac{1}{2s}. \end{gathered}$$
 #
 # $P^k$ is never formed: $N_k = P N_{k-1}$ is one pass over the edges. Inner products survive on average, since
 # $\mathbb E[R R^\top] = d\, I$ for $d$ columns. That is exact, and checked first over many draws of $R$; beside it, a side effect of $s = \sqrt n$:
@@ -538,9 +538,9 @@ lab.claim(
 #
 # How accurate is the estimate? End points are a multinomial sample, so the error is known in advance:
 #
-# $$\mathbb E \lVert \hat\pi_u - \pi_u \rVert_2^2 = \frac{1 - \lVert \pi_u \rVert_2^2}{\omega}, \qquad
+# $$\begin{gathered} \mathbb E \lVert \hat\pi_u - \pi_u \rVert_2^2 = \frac{1 - \lVert \pi_u \rVert_2^2}{\omega}, \\
 # \mathbb E \lVert \hat\pi_u - \pi_u \rVert_1 = \sum_v \frac{2 m_v}{\omega} \binom{\omega}{m_v} \pi_{uv}^{m_v} (1 - \pi_{uv})^{\omega - m_v + 1},
-# \quad m_v = \lfloor \omega \pi_{uv} \rfloor + 1 .$$
+# \quad m_v = \lfloor \omega \pi_{uv} \rfloor + 1 . \end{gathered}$$
 #
 # The first falls as $\omega^{-1/2}$. The second does not: entries far below $1/\omega$ are mostly never hit, and their mass is an error however it is averaged.
 
@@ -717,9 +717,9 @@ lab.claim(
 # proximity $M$ (random walks, diffusion, commute times), filter it, and then either factorise it or forget who the
 # neighbours are and keep only the distribution of a node's entries:
 #
-# $$Y = U_d S_d^{1/2}\ \text{ of }\ \sigma(M) \qquad\text{or}\qquad
+# $$\begin{gathered} Y = U_d S_d^{1/2}\ \text{ of }\ \sigma(M) \qquad\text{or} \\
 # Y_i = \Bigl(\mathrm{Re}\,\chi_i(t_k),\ \mathrm{Im}\,\chi_i(t_k)\Bigr)_k,\quad
-# \chi_i(t) = \frac1n \sum_j e^{\mathrm i\, t M_{ij}} .$$
+# \chi_i(t) = \frac1n \sum_j e^{\mathrm i\, t M_{ij}} . \end{gathered}$$
 #
 # The first keeps *which* nodes are near, hence the community. The second is blind to names, so two nodes with the same
 # role in different corners of the graph get the same row. Every $M$ is divided by its largest entry before the second
@@ -852,9 +852,8 @@ lab.claim(
 # its nodes renamed by first appearance ($s$), and which degrees are met at each step ($\delta$). For position: how often
 # each node is visited ($r$), through a fixed Gaussian matrix $\Theta$. Then
 #
-# $$\psi(v) = \mathrm{Att}\bigl(\mathrm{MLP}[s(v), \delta(v)];\ \{\varphi_k\}\bigr),\qquad
-# \gamma(v) = \mathrm{Att}\bigl(\psi(v) + \pi(v);\ \mathrm{Enc}\{\psi(u_i) + \pi(u_i) + \tau_i\}\bigr),\qquad
-# \pi(v) = r(v)\,\Theta .$$
+# $$\begin{gathered} \psi(v) = \mathrm{Att}\bigl(\mathrm{MLP}[s(v), \delta(v)];\ \{\varphi_k\}\bigr),\qquad \pi(v) = r(v)\,\Theta, \\
+# \gamma(v) = \mathrm{Att}\bigl(\psi(v) + \pi(v);\ \mathrm{Enc}\{\psi(u_i) + \pi(u_i) + \tau_i\}\bigr) . \end{gathered}$$
 #
 # $\varphi_k$ is the code that an auto-encoder gives to anonymous walk $k$, $u_0, u_1, \ldots$ are the nodes on walks from
 # $v$, and $\tau_i$ is a learned code of the step. Identity is trained to reconstruct $s$ and $\delta$, position to tell
@@ -1000,8 +999,8 @@ lab.claim(
 # [Windels, Malod-Dognin and Pržulj (2024)](https://arxiv.org/abs/2405.14194) count instead, for all pairs, in how many induced
 # subgraphs of up to four nodes $u$ and $v$ hold two given places (orbits) at a given distance,
 #
-# $$A^h_{ab}(u, v) = \#\{S \ni u, v:\ |S| \le 4,\ G[S]\ \text{connected},\ u \text{ at orbit } a,\ v \text{ at orbit } b,\
-# \mathrm{dist}_{G[S]}(u, v) = h\} .$$
+# $$\begin{aligned} A^h_{ab}(u, v) = \#\{S \ni u, v:\ & |S| \le 4,\ G[S]\ \text{connected},\ \mathrm{dist}_{G[S]}(u, v) = h, \\
+# & u \text{ at orbit } a,\ v \text{ at orbit } b\} . \end{aligned}$$
 #
 # There are 28 such matrices, 20 up to transposition. Walks of up to three steps are three fixed sums of them: for
 # $u \neq v$, $(A^2)_{uv} = A_{1,1} + A_{3,3}$, $A_{uv}(d_u - 1) = A_{2,1} + A_{3,3}$, and the paths of three edges are

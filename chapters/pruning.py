@@ -223,8 +223,8 @@ lab.claim(
 # differentiable. Each layer has eight candidate widths, all prefixes of one weight; two are drawn from a relaxed distribution
 # and their outputs, brought to one width by averaging neighbouring channels (CWI), are mixed:
 #
-# $$O = \sum_{j \in I} \hat p_j\, \mathrm{CWI}\bigl(O_{1:c_j}, \max_{i\in I} c_i\bigr), \qquad
-# \hat p_j \propto \exp\bigl((\log p_j + o_j)/\tau\bigr), \quad o_j \text{ Gumbel noise}.$$
+# $$\begin{gathered} O = \sum_{j \in I} \hat p_j\, \mathrm{CWI}\bigl(O_{1:c_j}, \max_{i\in I} c_i\bigr), \\
+# \hat p_j \propto \exp\bigl((\log p_j + o_j)/\tau\bigr), \quad o_j \text{ Gumbel noise}. \end{gathered}$$
 #
 # Depth is chosen likewise, over the outputs of the layers. Weights learn on one half of the data, the logits on the other with a
 # penalty on the expected cost. The most probable network is trained anew, with knowledge transfer (KD) from the full one.
@@ -914,8 +914,8 @@ lab.claim(
 # graph (a node a neuron, an edge a weight), the *metanetwork* sends messages along and against its edges, and returns the
 # weights changed by a small residual,
 #
-# $$W' = W + 0.01\,\mathrm{decode}\bigl(\mathrm{layers}(\mathrm{encode}(W))\bigr), \qquad
-# \min\; L(W') + \mathrm{reg}\, \tfrac12 \sum_g \gamma_g \|w_g'\|^2, \quad \gamma_g = 16^{(I_{\max} - I_g)/(I_{\max}-I_{\min})} .$$
+# $$\begin{gathered} W' = W + 0.01\,\mathrm{decode}\bigl(\mathrm{layers}(\mathrm{encode}(W))\bigr), \\
+# \min\; L(W') + \mathrm{reg}\, \tfrac12 \sum_g \gamma_g \|w_g'\|^2, \quad \gamma_g = 16^{(I_{\max} - I_g)/(I_{\max}-I_{\min})} . \end{gathered}$$
 #
 # It was trained on twelve small classifiers, with three seeds, and stored (`netatlas weights train pruning_metanetworks`). It is judged on sixteen networks
 # that are trained here and that nobody has looked at before: among those held out by the recipe the number had been raised from eight to sixteen after a first

@@ -88,7 +88,8 @@ lab.table(
 # [Simon et al. (2023)](https://arxiv.org/abs/2311.14646) ask whether larger is always better, and answer for the one model
 # that can be solved: random-feature ridge regression. With $q = \sum \mathcal L_i^2$ the expected test error is
 #
-# $$\mathcal E = \frac{1}{1 - \frac{q(k - 2z) + z^2}{n(k - q)}}\Bigl(\sum_i\Bigl[1 - \mathcal L_i - \frac{\kappa\lambda_i}{(\lambda_i+\gamma)^2}\frac{k}{k-q}\Bigr]v_i^2 + \sigma^2\Bigr), \qquad \kappa = \gamma\Bigl(1-\frac zk\Bigr).$$
+# $$\begin{gathered} \mathcal E = \frac{1}{1 - \frac{q(k - 2z) + z^2}{n(k - q)}}\Bigl(\sum_i\Bigl[1 - \mathcal L_i - \frac{\kappa\lambda_i}{(\lambda_i+\gamma)^2}\frac{k}{k-q}\Bigr]v_i^2 + \sigma^2\Bigr), \\
+# \kappa = \gamma\Bigl(1-\frac zk\Bigr). \end{gathered}$$
 #
 # First the formula itself, on Gaussian data with a power-law spectrum: no test set is needed, since the risk of fitted weights is
 # known exactly. The two published equations for $(\kappa, \gamma)$ are solved here as one, without nesting.
@@ -362,7 +363,8 @@ lab.claim(
 # [Sehanobish et al. (2023)](https://arxiv.org/abs/2310.09225) read a unit $f(w \cdot x + b)$ as a kernel between an input and a weight vector and
 # split it, $f(w\cdot x + b) \approx \operatorname{Re} \Phi(x)\cdot\Psi(w, b)$. With $f(z) = \operatorname{Re}\mathbb E[c\,e^{itz}]$ and Gaussian $g_j$,
 #
-# $$\Phi(x)_j = m^{-1/2} e^{a_j g_j\cdot x - a_j^2|x|^2/2},\qquad \Psi(w,b)_j = m^{-1/2} c_j e^{it_j b}\,e^{b_j g_j\cdot w - b_j^2|w|^2/2},\qquad a_j b_j = it_j .$$
+# $$\begin{gathered} \Phi(x)_j = m^{-1/2} e^{a_j g_j\cdot x - a_j^2|x|^2/2},\qquad a_j b_j = it_j, \\
+# \Psi(w,b)_j = m^{-1/2} c_j e^{it_j b}\,e^{b_j g_j\cdot w - b_j^2|w|^2/2} . \end{gathered}$$
 #
 # First: is it unbiased, and how fast does it converge? For the sine the error of a single feature is known in closed form.
 
@@ -1064,7 +1066,8 @@ lab.claim(
 #
 # A learner sees the contexts of $K$ arms, plays one, and observes that arm's loss alone. [Deb et al. (2023)](https://arxiv.org/abs/2312.07145) reduce this to online regression: predict losses $\hat y_a$, and turn them into probabilities by their gaps,
 #
-# $$p_a = \frac{1}{K + \gamma(\hat y_a - \hat y_b)}\ \ \text{(NeuSquareCB)},\qquad p_a = \frac{\hat y_b}{K\hat y_b + \gamma(\hat y_a - \hat y_b)}\ \ \text{(NeuFastCB)}, \qquad b = \arg\min_a \hat y_a .$$
+# $$\begin{gathered} p_a = \frac{1}{K + \gamma(\hat y_a - \hat y_b)}\ \ \text{(NeuSquareCB)},\qquad b = \arg\min_a \hat y_a, \\
+# p_a = \frac{\hat y_b}{K\hat y_b + \gamma(\hat y_a - \hat y_b)}\ \ \text{(NeuFastCB)} . \end{gathered}$$
 #
 # Their key step makes the regression's regret logarithmic. Predictions are perturbed by $c_p\,m^{-1/4}\sum_j\varepsilon_j(\theta_j - \theta_{0,j})$ with random signs. For the square loss the mean over signs is a pull towards the initial weights,
 # $\mu|\theta-\theta_0|^2/2$ with $\mu = 2c_p^2/\sqrt m$: it makes the loss strongly convex even where there are more weights than data, and steps of $1/\mu t$ become admissible.
