@@ -225,6 +225,8 @@ def test_runs_on_the_meta_device():
     assert cal.fit_temperature(p, y, steps=2).shape == ()
 
 
+VECTOR = cal.VectorScaling(torch.ones(3), torch.zeros(3))
+MIXTURE = cal.MixedTemperature(torch.ones(()), torch.tensor([1.0, 0.0, 0.0]))
 BAD = {
     "no examples": lambda: cal.expected_calibration_error(torch.zeros(0), torch.zeros(0)),
     "no bin": lambda: cal.expected_calibration_error(torch.ones(3), torch.ones(3), 0),
@@ -248,6 +250,34 @@ BAD = {
     "negative penalty": lambda: cal.fit_vector_scaling(torch.ones(2, 3), torch.zeros(2).long(), penalty=-1.0),
     "devices": lambda: cal.expected_calibration_error(torch.ones(3), torch.ones(3, device="meta")),
     "integer logits": lambda: cal.negative_log_likelihood(torch.ones(2, 3).long(), torch.zeros(2).long()),
+    "equal mass of NaN": lambda: cal.expected_calibration_error(torch.tensor([math.nan]), torch.ones(1), 5, "mass"),
+    "NaN of the bias": lambda: cal.calibrated_bias(torch.full((3,), math.nan)),
+    "NaN to resample": lambda: cal.debiased_calibration_error(torch.full((3,), math.nan), torch.ones(3)),
+    "NaN under a kernel": lambda: cal.maximum_mean_calibration_error(torch.ones(3), torch.full((3,), math.nan)),
+    "nobody under a kernel": lambda: cal.kernel_calibration_error(torch.ones(0), torch.ones(0)),
+    "no class": lambda: cal.top_label(torch.ones(2, 0), torch.zeros(2).long()),
+    "no class to calibrate": lambda: cal.classwise_calibration_error(torch.ones(2, 0), torch.zeros(2).long()),
+    "NaN probabilities": lambda: cal.brier_score(torch.full((2, 3), math.nan), torch.zeros(2).long()),
+    "negative labels": lambda: cal.negative_log_likelihood(torch.ones(2, 3), torch.full((2,), -1)),
+    "labels of other networks": lambda: cal.top_label(torch.ones(2, 4, 3) / 3, torch.zeros(3, 4).long()),
+    "weights of other networks": lambda: cal.fit_temperature(
+        torch.ones(2, 4, 3), torch.zeros(4).long(), torch.ones(3, 4)
+    ),
+    "nobody to fit": lambda: cal.fit_temperature(torch.ones(0, 3), torch.zeros(0).long()),
+    "nobody to fit a vector": lambda: cal.fit_vector_scaling(torch.ones(0, 3), torch.zeros(0).long()),
+    "nobody to fit a mixture": lambda: cal.fit_mixed_temperature(torch.ones(0, 3), torch.zeros(0).long()),
+    "no bisection": lambda: cal.fit_temperature(torch.ones(2, 3), torch.zeros(2).long(), steps=0),
+    "NaN penalty": lambda: cal.fit_vector_scaling(torch.ones(2, 3), torch.zeros(2).long(), penalty=math.nan),
+    "another vector": lambda: cal.apply_vector_scaling(torch.ones(2, 4), VECTOR),
+    "NaN to scale": lambda: cal.apply_vector_scaling(torch.full((2, 3), math.nan), VECTOR),
+    "vectors of other networks": lambda: cal.apply_vector_scaling(
+        torch.ones(5, 2, 3), cal.VectorScaling(VECTOR.scale.expand(4, 3), VECTOR.bias.expand(4, 3))
+    ),
+    "NaN to mix": lambda: cal.apply_mixed_temperature(torch.full((2, 3), math.nan), MIXTURE),
+    "flat logits to mix": lambda: cal.apply_mixed_temperature(torch.ones(3), MIXTURE),
+    "mixtures of other networks": lambda: cal.apply_mixed_temperature(
+        torch.ones(5, 2, 3), cal.MixedTemperature(torch.ones(4), torch.ones(4, 3) / 3)
+    ),
 }
 
 
@@ -255,3 +285,19 @@ BAD = {
 def test_bad_input_is_refused(case):
     with pytest.raises(ValueError, match="expected"):
         BAD[case]()
+
+
+@pytest.mark.parametrize("n", [1, 5])
+def test_one_class_is_calibrated_and_one_example_is_enough(n):
+    p, y = torch.ones(n, 1), torch.zeros(n, dtype=torch.long)
+    c, a = cal.top_label(p, y)
+    for measure in (
+        cal.expected_calibration_error, cal.maximum_calibration_error, cal.debiased_calibration_error,
+        cal.ks_calibration_error, cal.maximum_mean_calibration_error, cal.kernel_calibration_error,
+    ):  # fmt: skip
+        assert float(measure(c, a)) == pytest.approx(0, abs=1e-6)
+    assert float(cal.calibrated_bias(c)) == float(cal.classwise_calibration_error(p, y)) == 0
+    assert float(cal.brier_score(p, y)) == float(cal.negative_log_likelihood(p, y)) == 0
+    assert torch.isfinite(cal.fit_temperature(p, y))
+    assert torch.equal(cal.apply_vector_scaling(p, cal.fit_vector_scaling(p, y)).softmax(-1), p)
+    torch.testing.assert_close(cal.apply_mixed_temperature(p, cal.fit_mixed_temperature(p, y)), p)

@@ -110,7 +110,6 @@ def test_sets_sizes_and_violations():
     assert con.prediction_sets(scores, torch.tensor([0.0, math.inf])).sum(-1).tolist() == [0, 3]
     sizes, covered = torch.tensor([1, 1, 3, 9]), torch.tensor([True, False, True, True])
     assert con.size_stratified_violation(sizes, covered) == pytest.approx(0.4)
-    assert torch.equal(con.threshold_scores(scores.softmax(-1)), 1 - scores.softmax(-1))
 
 
 def test_runs_on_the_meta_device():
@@ -129,7 +128,7 @@ BAD = {
     "negative weights": lambda: con.weighted_conformal_quantile(torch.rand(3), -np.ones((1, 3))),
     "columns": lambda: con.weighted_conformal_quantile(torch.rand(3), np.ones((1, 4))),
     "not probabilities": lambda: con.adaptive_scores(torch.ones(2, 3)),
-    "negative probabilities": lambda: con.threshold_scores(torch.tensor([[1.5, -0.5]])),
+    "negative probabilities": lambda: con.adaptive_scores(torch.tensor([[1.5, -0.5]])),
     "integer probabilities": lambda: con.adaptive_scores(torch.ones(2, 1).long()),
     "u of another shape": lambda: con.adaptive_scores(probabilities(5), torch.rand(4)),
     "u out of range": lambda: con.adaptive_scores(probabilities(5), torch.full((5,), 2.0)),
@@ -145,6 +144,22 @@ BAD = {
     "bound of another shape": lambda: con.prediction_sets(torch.rand(2, 3), torch.rand(3)),
     "nothing to stratify": lambda: con.size_stratified_violation(torch.zeros(0).long(), torch.zeros(0).bool()),
     "edges": lambda: con.size_stratified_violation(torch.ones(2).long(), torch.ones(2).bool(), edges=(2, 1)),
+    "no class": lambda: con.adaptive_scores(torch.ones(2, 0)),
+    "NaN u": lambda: con.adaptive_scores(probabilities(5), torch.full((5,), math.nan)),
+    "scores without classes": lambda: con.label_scores(torch.tensor(1.0), torch.tensor(0)),
+    "NaN of a label": lambda: con.label_scores(torch.full((2, 3), math.nan), torch.zeros(2).long()),
+    "NaN to diffuse": lambda: con.diffused_scores(torch.full((3, 2), math.nan), np.ones((3, 3))),
+    "a broken graph": lambda: con.diffused_scores(torch.rand(2, 2), torch.tensor([[0, -1], [-1, 0]])),
+    "half an example": lambda: con.exchangeable_coverage(2.5),
+    "half a rank": lambda: con.conformal_rank(2.5),
+    "a NaN level": lambda: con.conformal_rank(3, math.nan),
+    "NaN in the weighted scores": lambda: con.weighted_conformal_quantile(torch.full((3,), math.nan), np.ones((1, 3))),
+    "NaN in the weights": lambda: con.weighted_conformal_quantile(torch.rand(3), np.full((1, 3), math.nan)),
+    "NaN scores of sets": lambda: con.prediction_sets(torch.full((2, 3), math.nan), torch.tensor(0.5)),
+    "sets without classes": lambda: con.prediction_sets(torch.tensor(0.5), torch.tensor(0.5)),
+    "outcomes of another shape": lambda: con.size_stratified_violation(torch.ones(2).long(), torch.ones(2, 2).bool()),
+    "soft outcomes": lambda: con.size_stratified_violation(torch.ones(2).long(), torch.full((2,), 0.5)),
+    "fractional sizes": lambda: con.size_stratified_violation(torch.full((2,), math.nan), torch.ones(2).bool()),
 }
 
 
@@ -152,3 +167,27 @@ BAD = {
 def test_bad_input_is_refused(case):
     with pytest.raises(ValueError, match="expected"):
         BAD[case]()
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_with_nobody_or_one_to_calibrate_on_sets_are_full(n):
+    bound = con.conformal_quantile(torch.zeros(n))
+    bounds = con.weighted_conformal_quantile(torch.zeros(n), np.ones((2, n)))
+    assert torch.isinf(bound) and torch.isinf(bounds).all() and con.exchangeable_coverage(n) == 1
+    assert con.prediction_sets(con.adaptive_scores(probabilities(2)), bounds).all()
+    assert float(con.conformal_quantile(torch.zeros(1), 0.5)) == 0, "one example is enough for one half"
+
+
+def test_one_class_is_always_in_its_set():
+    p = torch.ones(30, 1)
+    scores = con.adaptive_scores(p)
+    assert con.prediction_sets(scores, con.conformal_quantile(con.label_scores(scores, torch.zeros(30).long()))).all()
+
+
+def test_isolated_nodes_loops_and_directions_in_the_diffusion():
+    scores = torch.tensor([[0.0], [1.0], [2.0]])
+    assert torch.equal(con.diffused_scores(scores, np.zeros((3, 3)), 1.0), scores)
+    assert torch.equal(con.diffused_scores(scores, np.eye(3), 1.0), scores), "a loop makes a node its own neighbour"
+    one_way = torch.tensor([[0, 0], [1, 1]])  # the same edge twice, one direction only
+    found = con.diffused_scores(scores[:2], one_way, 1.0)
+    assert found.tolist() == [[1.0], [1.0]], "a mean over out-neighbours; without any, a node keeps its own"

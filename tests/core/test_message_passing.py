@@ -168,3 +168,45 @@ def test_bad_masks_and_features_are_refused():
             fit_nodes(build, x, y, first, second, **options)
     with pytest.raises(ValueError, match="at least one seed"):
         fit_nodes(build, graph.x.float(), graph.y, train, validation, seeds=[], epochs=1)
+
+
+def fitted(y, x=None, **options):
+    graph, train, validation, _ = small_problem()
+    settings = {"seeds": [0], "epochs": 1} | options
+    operator = gcn_operator(graph)
+    x = graph.x.float() if x is None else x
+    return fit_nodes(lambda: GCN([8, 3], operator), x, y, train, validation, **settings)
+
+
+NODES = torch.ones(90, dtype=torch.bool)
+BAD = {
+    "not square": lambda: gcn_operator(np.ones((2, 3))),
+    "empty graph": lambda: gcn_operator(np.zeros((0, 0))),
+    "out of range": lambda: gcn_operator(torch.tensor([[0, -1], [-1, 0]])),
+    "text": lambda: SparseOperator(np.array([["a"]])),
+    "no width": lambda: GCN([3, 0]),
+    "features of the network": lambda: GCN([3, 2])(torch.zeros(4, 5)),
+    "label out of range": lambda: fitted(small_problem()[0].y + 1),
+    "negative label": lambda: fitted(small_problem()[0].y - 1),
+    "floating labels": lambda: fitted(small_problem()[0].y.float()),
+    "label matrix": lambda: fitted(small_problem()[0].y[:, None]),
+    "no epoch": lambda: fitted(small_problem()[0].y, epochs=0),
+    "NaN": lambda: fitted(small_problem()[0].y, torch.full((90, 8), torch.nan)),
+    "accuracy on nobody": lambda: fitted(small_problem()[0].y).accuracy(small_problem()[0].y, ~NODES),
+    "accuracy on a floating mask": lambda: fitted(small_problem()[0].y).accuracy(small_problem()[0].y, NODES.float()),
+    "accuracy of other labels": lambda: fitted(small_problem()[0].y).accuracy(small_problem()[0].y[:5], NODES),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_refused(case):
+    with pytest.raises(ValueError, match="expected"):
+        BAD[case]()
+
+
+def test_one_class_is_learnt_at_once_and_lonely_nodes_keep_themselves():
+    assert float(fitted(torch.zeros(90, dtype=torch.long)).accuracy(torch.zeros(90).long(), NODES)) >= 0
+    lonely = gcn_operator(np.zeros((3, 3)))
+    x = torch.randn(3, 2, dtype=torch.float64)
+    torch.testing.assert_close(lonely(x), x)
+    assert not gcn_operator(np.zeros((3, 3)), self_loops=False)(x).any()

@@ -63,6 +63,10 @@ def test_kendall_against_scipy_with_ties():
     assert torch.isnan(kendall_tau(torch.ones(3), torch.arange(3.0)))
 
 
+def train(x, y, evaluate=(), classes=None):
+    return train_population([Architecture(1, 4)], x, y, evaluate, seeds=[0], epochs=1, batch_size=4, classes=classes)
+
+
 BAD = {
     "depth": lambda: architecture_grid([0], [4]),
     "activation": lambda: architecture_grid([1], [4], ["elu"]),
@@ -74,6 +78,17 @@ BAD = {
     "one object": lambda: kendall_tau(torch.ones(1), torch.ones(1)),
     "objects": lambda: kendall_tau(torch.ones(3), torch.ones(2)),
     "NaN": lambda: kendall_tau(torch.tensor([1.0, float("nan")]), torch.ones(2)),
+    "width": lambda: architecture_grid([1], [0]),
+    "no seed": lambda: train_population([Architecture(1, 4)], *problem(), [], seeds=[], epochs=1, batch_size=4),
+    "nobody": lambda: train(torch.zeros(0, 6), torch.zeros(0).long()),
+    "NaN inputs": lambda: train(problem()[0] * float("nan"), problem()[1]),
+    "NaN to evaluate": lambda: train(*problem(), evaluate=[problem()[0] * float("nan")]),
+    "features to evaluate": lambda: train(*problem(), evaluate=[torch.zeros(3, 5)]),
+    "label out of range": lambda: train(*problem(), classes=2),
+    "negative label": lambda: train(problem()[0], problem()[1] - 1),
+    "floating labels": lambda: train(problem()[0], problem()[1].float()),
+    "features": lambda: MaskedMLP(6, Architecture(1, 4), 2)(torch.zeros(3, 5)),
+    "a number": lambda: kendall_tau(torch.ones(2), torch.tensor(1.0)),
 }
 
 
@@ -81,3 +96,8 @@ BAD = {
 def test_bad_input_is_refused(case):
     with pytest.raises(ValueError, match="expected"):
         BAD[case]()
+
+
+def test_one_class_has_one_answer():
+    x = problem(8)[0]
+    assert train(x, torch.zeros(8).long(), [x]).outputs[0].shape == (1, 8, 1)

@@ -190,3 +190,36 @@ def test_refusals():
         resistance_matrix(np.full((2, 2), np.nan))
     with pytest.raises(ValueError, match="self-loops"):
         commute_times(np.eye(2))
+
+
+PINV = laplacian_pinv(nx.path_graph(4))
+PARTS = laplacian_pinv(nx.disjoint_union(nx.path_graph(3), nx.cycle_graph(4)))
+SKETCH = resistance_sketch(nx.path_graph(4), 3)
+BAD = {
+    "no node": lambda: resistance_matrix(np.zeros((0, 0))),
+    "a number": lambda: biharmonic_squared(1.0),
+    "NaN distances": lambda: biharmonic_squared(np.full((2, 2), np.nan)),
+    "a row to update": lambda: add_edge(np.zeros(3), 0, 1),
+    "NaN to update": lambda: add_edge(PINV * np.nan, 0, 1),
+    "NaN weight": lambda: add_edge(PINV, 0, 1, np.nan),
+    "nodes out of range": lambda: add_edge(PINV, 0, 4),
+    "a negative node": lambda: add_edge(PINV, -1, 0),
+    "an edge between parts": lambda: add_edge(PARTS, 0, 5),
+    "pairs of the sketch": lambda: SKETCH(np.array([[0, 4]])),
+    "negative pairs of the sketch": lambda: SKETCH(np.array([[0, -1]])),
+    "flat pairs of the sketch": lambda: SKETCH(np.array([0, 1])),
+    "no tolerance": lambda: resistance_sketch(nx.path_graph(4), 3, tolerance=np.nan),
+    "NaN right-hand side": lambda: solve_laplacian(nx.path_graph(2), np.full((2, 1), np.nan)),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_refused(case):
+    with pytest.raises(ValueError, match="expected"):
+        BAD[case]()
+
+
+def test_an_edge_within_a_part_updates_that_part_alone():
+    graph = nx.disjoint_union(nx.path_graph(3), nx.cycle_graph(4))
+    graph.add_edge(0, 2)
+    np.testing.assert_allclose(add_edge(PARTS, 0, 2), laplacian_pinv(graph), atol=1e-12)

@@ -114,14 +114,13 @@ def test_calibrators_keep_accuracy_and_find_a_planted_temperature():
     graph = clustered(300)
     splits = gats.train_splits(graph, [0, 1], hidden=8, epochs=20, labelled=0.4)
     scores = gats.compare(splits, steps=30, patience=10)
-    for arm in ("TS", "ETS", "GATS"):
+    for arm in ("TS", "ETS", "GATS", "TS, in steps"):
         assert torch.equal(scores[arm].accuracy, scores["uncalibrated"].accuracy)
     assert scores["TS"].nll.mean() < scores["uncalibrated"].nll.mean() + 0.05
     found = gats.planted(splits, fit=150, stop=50, steps=20, patience=20)
     assert set(found) == {"relative confidence", "distance to training", "permuted over nodes", "constant"}
     assert gats.factor_study(splits).distance.shape == (2, 2)
     assert set(gats.ablate(splits, steps=3)) == {"GATS", *gats.ABLATIONS}
-    assert gats.stepwise_temperature(splits, steps=5).shape == (2,)
 
 
 def test_counterfactual_arms():

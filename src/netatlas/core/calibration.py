@@ -91,7 +91,15 @@ def _check_outputs(outputs: Tensor, labels: Tensor, name: str) -> Tensor:
     if labels.device.type != "meta":
         low, high = int(labels.min()), int(labels.max())
         require(low >= 0 and high < outputs.shape[-1], f"labels in [0, {outputs.shape[-1]})", (low, high))
-    return labels.expand(outputs.shape[:-1])
+    return _expanded("labels", labels, tuple(outputs.shape[:-1]))
+
+
+def _expanded(name: str, values: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Values broadcast to a shape, the last axes first."""
+    lead = len(shape) - values.ndim
+    fits = lead >= 0 and all(a in (1, b) for a, b in zip(values.shape, shape[max(lead, 0) :]))
+    require(fits, f"{name} that broadcast to {shape}", tuple(values.shape))
+    return values.expand(shape)
 
 
 def _check_weights(weights: Tensor | None, labels: Tensor, like: Tensor) -> Tensor:
@@ -102,7 +110,7 @@ def _check_weights(weights: Tensor | None, labels: Tensor, like: Tensor) -> Tens
     require(
         weights.ndim >= 1 and weights.shape[-1] == labels.shape[-1], f"{labels.shape[-1]} weights", tuple(weights.shape)
     )
-    weights = weights.to(like.dtype).expand(labels.shape)
+    weights = _expanded("weights", weights.to(like.dtype), tuple(labels.shape))
     require_finite("weights", weights)
     if weights.device.type != "meta":
         require(bool((weights >= 0).all()), "non-negative weights", float(weights.min()))
@@ -413,14 +421,15 @@ def fit_temperature(
 
     Args:
         logits, labels, weights: As :func:`negative_log_likelihood`.
-        steps: Bisections; 60 reach the precision of float64.
+        steps: Bisections, at least 1; 60 reach the precision of float64.
 
     Returns:
         Temperatures ``[...]``; at the limit where the data have no finite optimum.
 
     Raises:
-        ValueError: As :func:`negative_log_likelihood`.
+        ValueError: For no bisection, or as :func:`negative_log_likelihood`.
     """
+    require(steps >= 1, "at least one bisection", steps)
     labels = _check_outputs(logits, labels, "logits")
     share = _check_weights(weights, labels, logits)
     own = logits.gather(-1, labels[..., None])[..., 0]
@@ -498,8 +507,25 @@ def fit_vector_scaling(
     return VectorScaling(theta[..., :classes], theta[..., classes:])
 
 
+def _check_scaled(logits: Tensor, classes: int | None, networks: Tensor) -> None:
+    require(logits.ndim >= 2 and logits.shape[-1] > 0, "logits [..., examples, classes]", tuple(logits.shape))
+    require(classes in (None, logits.shape[-1]), f"{classes} classes", logits.shape[-1])
+    _expanded("the fit's networks", networks, tuple(logits.shape[:-2]))
+    require_finite("logits", logits)
+
+
 def apply_vector_scaling(logits: Float[Tensor, "*M n C"], fitted: VectorScaling) -> Float[Tensor, "*M n C"]:
-    r"""Logits :math:`s \odot z_i + b`; unlike a temperature, this may change the predicted class."""
+    r"""Logits :math:`s \odot z_i + b`; unlike a temperature, this may change the predicted class.
+
+    Args:
+        logits: Class scores; batch axes lead.
+        fitted: From :func:`fit_vector_scaling`, one for all or one a network.
+
+    Raises:
+        ValueError: For logits that are NaN or whose classes or networks are not those of the fit.
+    """
+    classes = fitted.scale.shape[-1]
+    _check_scaled(logits, classes, fitted.scale[..., 0])
     return fitted.scale[..., None, :] * logits + fitted.bias[..., None, :]
 
 
@@ -536,7 +562,16 @@ def fit_mixed_temperature(
 
 
 def apply_mixed_temperature(logits: Float[Tensor, "*M n C"], fitted: MixedTemperature) -> Float[Tensor, "*M n C"]:
-    """Probabilities of a fitted :func:`fit_mixed_temperature`; the order of a row's classes does not change."""
+    """Probabilities of a fitted :func:`fit_mixed_temperature`; the order of a row's classes does not change.
+
+    Args:
+        logits: Class scores; batch axes lead.
+        fitted: One for all or one a network.
+
+    Raises:
+        ValueError: For logits that are NaN or whose networks are not those of the fit.
+    """
+    _check_scaled(logits, None, fitted.temperature)
     scaled = (logits / fitted.temperature[..., None, None]).softmax(-1)
     weights = fitted.weights[..., None, None, :]
     return weights[..., 0] * scaled + weights[..., 1] * logits.softmax(-1) + weights[..., 2] / logits.shape[-1]

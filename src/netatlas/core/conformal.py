@@ -27,6 +27,12 @@ def _check_alpha(alpha: float) -> None:
     require(0 < alpha < 1, "alpha in (0, 1)", alpha)
 
 
+def _check_numbers(name: str, values: Tensor) -> None:
+    """Scores and bounds may be infinite (a full set), but not NaN."""
+    if values.device.type != "meta":
+        require(not bool(values.isnan().any()), f"{name} that are numbers", "NaN")
+
+
 def _check_probabilities(probabilities: Tensor) -> None:
     require(
         probabilities.ndim >= 1 and probabilities.is_floating_point(),
@@ -39,19 +45,6 @@ def _check_probabilities(probabilities: Tensor) -> None:
         require(float(probabilities.min()) >= -1e-6, "non-negative probabilities", float(probabilities.min()))
         off = float((probabilities.sum(-1) - 1).abs().max())
         require(off < 1e-3, "probabilities that sum to 1", f"a sum off by {off:.2g}")
-
-
-def threshold_scores(probabilities: Float[Tensor, "*n C"]) -> Float[Tensor, "*n C"]:
-    r"""The score :math:`S(x, k) = 1 - p_k` of the smallest sets on average.
-
-    Args:
-        probabilities: Class probabilities.
-
-    Raises:
-        ValueError: For negative or NaN probabilities, or rows that do not sum to 1.
-    """
-    _check_probabilities(probabilities)
-    return 1 - probabilities
 
 
 def adaptive_scores(
@@ -97,8 +90,10 @@ def label_scores(scores: Float[Tensor, "*n C"], labels: Int[Tensor, "*n"]) -> Fl
         labels: Class indices.
 
     Raises:
-        ValueError: For shapes that do not fit, floating labels or labels out of range.
+        ValueError: For shapes that do not fit, NaN, floating labels or labels out of range.
     """
+    require(scores.ndim >= 1, "scores [..., classes]", tuple(scores.shape))
+    _check_numbers("scores", scores)
     require(not labels.is_floating_point() and labels.dtype != torch.bool, "integer labels", labels.dtype)
     require(
         tuple(labels.shape) == tuple(scores.shape[:-1]),
@@ -166,10 +161,10 @@ def conformal_rank(n: int, alpha: float = 0.1) -> int:
         alpha: Allowed share of misses, in (0, 1).
 
     Raises:
-        ValueError: For a negative number of examples or ``alpha`` outside (0, 1).
+        ValueError: For a number of examples that is negative or not whole, or ``alpha`` outside (0, 1).
     """
     _check_alpha(alpha)
-    require(n >= 0, "a non-negative number of examples", n)
+    require(n >= 0 and n == int(n), "a non-negative number of examples", n)
     return math.ceil((1 - alpha) * (n + 1) - LEVEL_TOLERANCE)
 
 
@@ -184,13 +179,13 @@ def exchangeable_coverage(n: Any, alpha: float = 0.1) -> np.ndarray:
         alpha: Allowed share of misses, in (0, 1).
 
     Raises:
-        ValueError: For a negative number or ``alpha`` outside (0, 1).
+        ValueError: For a number that is negative or not whole, or ``alpha`` outside (0, 1).
 
     Source: clarkson2022naps (the discreteness of small neighbourhoods).
     """
     _check_alpha(alpha)
     n = np.asarray(n, dtype=np.float64)
-    require(bool((n >= 0).all()), "non-negative numbers of examples", n)
+    require(bool(((n >= 0) & (n == np.floor(n))).all()), "non-negative numbers of examples", n)
     return np.ceil((1 - alpha) * (n + 1) - LEVEL_TOLERANCE) / (n + 1)
 
 
@@ -251,16 +246,17 @@ def prediction_sets(scores: Float[Tensor, "*n C"], quantile: Float[Tensor, "*n"]
         quantile: One bound for all, or one an example.
 
     Raises:
-        ValueError: For a bound that is NaN or does not fit.
+        ValueError: For scores or a bound that are NaN or do not fit.
     """
+    require(scores.ndim >= 1, "scores [..., classes]", tuple(scores.shape))
     quantile = torch.as_tensor(quantile, dtype=scores.dtype, device=scores.device)
     require(
         quantile.ndim == 0 or tuple(quantile.shape) == tuple(scores.shape[:-1]),
         f"one quantile or shape {tuple(scores.shape[:-1])}",
         tuple(quantile.shape),
     )
-    if quantile.device.type != "meta":
-        require(not bool(quantile.isnan().any()), "quantiles that are numbers", "NaN")
+    _check_numbers("quantiles", quantile)
+    _check_numbers("scores", scores)
     return scores <= quantile[..., None]
 
 
@@ -278,13 +274,16 @@ def size_stratified_violation(
         edges: Upper ends of the groups; a last group takes larger sets. Empty groups do not count.
 
     Raises:
-        ValueError: For no examples, lengths that differ, or edges that do not increase.
+        ValueError: For no examples, shapes that differ, sizes that are not integers, outcomes that are not boolean, or
+            edges that do not increase.
 
     Source: clarkson2022naps (SSCV).
     """
     _check_alpha(alpha)
     require(sizes.ndim == 1 and len(sizes) > 0, "at least one example", tuple(sizes.shape))
-    require(len(covered) == len(sizes), f"{len(sizes)} outcomes", len(covered))
+    require(not sizes.is_floating_point(), "integer sizes", sizes.dtype)
+    boolean = covered.shape == sizes.shape and covered.dtype == torch.bool
+    require(boolean, f"{len(sizes)} boolean outcomes", (tuple(covered.shape), covered.dtype))
     require(all(a < b for a, b in zip(edges, edges[1:])), "increasing edges", edges)
     group = torch.bucketize(sizes, torch.tensor(edges, device=sizes.device, dtype=sizes.dtype))
     count = torch.bincount(group, minlength=len(edges) + 1)

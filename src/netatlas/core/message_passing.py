@@ -38,9 +38,10 @@ class SparseOperator:
     """
 
     def __init__(self, matrix: Any) -> None:
+        kind = matrix.dtype if sp.issparse(matrix) else (matrix := np.asarray(matrix)).dtype
+        require(kind.kind in "fciub", "a matrix of numbers", kind)
         found = sp.csr_array(matrix)
         require(found.ndim == 2 and min(found.shape) > 0, "a matrix with rows and columns", found.shape)
-        require(found.dtype.kind in "fciub", "a matrix of numbers", found.dtype)
         if found.dtype.kind not in "fc":
             found = found.astype(np.float64)
         require(bool(np.isfinite(found.data).all()), "a matrix of finite entries", "NaN or infinite ones")
@@ -177,6 +178,8 @@ class GCN(nn.Module):
 
     def hidden(self, x: Float[Tensor, "n F"]) -> list[Float[Tensor, "n _"]]:
         """The features after every layer, the outputs last."""
+        features = self.layers[0].in_features
+        require(x.shape[-1] == features, f"{features} features", tuple(x.shape))
         states = []
         for depth, layer in enumerate(self.layers):
             assert isinstance(layer, nn.Linear)
@@ -213,7 +216,14 @@ class NodeFit:
     logits: Float[Tensor, "M n C"]
 
     def accuracy(self, y: Int[Tensor, " n"], mask: Bool[Tensor, "*M n"]) -> Float[Tensor, " M"]:
-        """Share of the nodes of ``mask`` whose largest output is their label, one value a member."""
+        """Share of the nodes of ``mask`` whose largest output is their label, one value a member.
+
+        Raises:
+            ValueError: For labels or a mask of another form, or a member without a node in the mask.
+        """
+        members, nodes = self.logits.shape[:2]
+        require(tuple(y.shape) == (nodes,), f"labels of {nodes} nodes", tuple(y.shape))
+        mask = _node_mask("counted", mask, members, nodes)
         return _masked_mean((self.logits.argmax(-1) == y).double(), mask.double())
 
 
@@ -272,9 +282,13 @@ def fit_nodes(
         options: Passed to :func:`netatlas.core.train.minimize`; the optimizer defaults to ``"adam"``.
 
     Raises:
-        ValueError: For no seeds, no epochs, no training or validation node, masks of another form, or NaN features.
+        ValueError: For no seeds, no epochs, no training or validation node, masks of another form, labels that are not
+            integers from 0 on or out of range, or NaN features.
     """
     members, nodes = len(seeds), len(y)
+    require(y.ndim == 1 and nodes > 0 and not y.is_floating_point(), "integer labels [n]", (tuple(y.shape), y.dtype))
+    lowest, highest = int(y.min()), int(y.max())
+    require(lowest >= 0, "labels from 0 on", lowest)
     require(members > 0, "at least one seed", 0)
     require(epochs >= 1 and every >= 1, "epochs and every of at least 1", (epochs, every))
     leading = (members, nodes) if per_member_data else (nodes,)
@@ -297,7 +311,9 @@ def fit_nodes(
     data_dim = 0 if per_member_data else None
 
     def forward(p: dict[str, Tensor], b: dict[str, Tensor], x: Tensor) -> Tensor:
-        return functional_call(skeleton, (p, b), (x,))
+        outputs = functional_call(skeleton, (p, b), (x,))
+        require(highest < outputs.shape[-1], f"labels in [0, {outputs.shape[-1]})", highest)
+        return outputs
 
     def training_loss(p: dict[str, Tensor], step: int, generator: torch.Generator) -> Tensor:
         skeleton.train()

@@ -127,6 +127,8 @@ class MaskedMLP(nn.Module):
     def forward(self, x: Float[Tensor, "N *features"]) -> Float[Tensor, "N classes"]:
         """Class scores."""
         h = x.flatten(1)
+        features = self.layers[0].in_features
+        require(h.shape[1] == features, f"{features} features", h.shape[1])
         for index, layer in enumerate(self.layers):
             z = layer(h)
             scale = torch.nn.functional.layer_norm(z, z.shape[-1:])
@@ -167,11 +169,19 @@ def train_population(
         The logits, members ordered by architecture, then seed.
 
     Raises:
-        ValueError: For no architecture or seed, or as :func:`netatlas.core.train.fit_many`.
+        ValueError: For no architecture, seed or input, labels that are not integers from 0 on or out of range, sets of
+            other or NaN features, or as :func:`netatlas.core.train.fit_many`.
     """
     require(len(architectures) > 0 and len(seeds) > 0, "architectures and seeds", (len(architectures), len(seeds)))
     members = [(a, s) for a in architectures for s in seeds]
-    classes = int(targets.max()) + 1 if classes is None else classes
+    require(len(inputs) == len(targets) > 0, "as many inputs as targets, at least one", (len(inputs), len(targets)))
+    require(not targets.is_floating_point(), "integer labels", targets.dtype)
+    low, high = int(targets.min()), int(targets.max())
+    classes = high + 1 if classes is None else classes
+    require(low >= 0 and high < classes, f"labels in [0, {classes})", (low, high))
+    for x in evaluate:
+        require(x.shape[1:] == inputs.shape[1:], f"inputs of shape {tuple(inputs.shape[1:])}", tuple(x.shape[1:]))
+        require_finite("inputs to evaluate", x)
     features = inputs[0].numel()
     results: dict[int, list[Tensor]] = {}
     for width in sorted({a.width for a in architectures}):
@@ -210,7 +220,8 @@ def kendall_tau(first: Float[Tensor, "*M n"], second: Float[Tensor, "*M n"]) -> 
         ValueError: For fewer than two objects, numbers of objects that differ, or NaN.
     """
     require(first.ndim >= 1 and first.shape[-1] >= 2, "at least two objects", tuple(first.shape))
-    require(second.shape[-1] == first.shape[-1], f"{first.shape[-1]} objects", second.shape[-1])
+    objects = first.shape[-1]
+    require(second.ndim >= 1 and second.shape[-1] == objects, f"{objects} objects", tuple(second.shape))
     require_finite("first", first)
     require_finite("second", second)
     a = (first[..., :, None] - first[..., None, :]).sign().double().flatten(-2)

@@ -56,6 +56,22 @@ def laplacian_pinv(graph: Any) -> Float[np.ndarray, "n n"]:
     return result
 
 
+def _square(pinv: Any) -> np.ndarray:
+    pinv = np.asarray(pinv, dtype=float)
+    require(pinv.ndim == 2 and pinv.shape[0] == pinv.shape[1] > 0, "a square matrix with rows", pinv.shape)
+    require_finite("pinv", pinv)
+    return pinv
+
+
+def _node_pairs(pairs: Any, nodes: int) -> np.ndarray:
+    pairs = np.asarray(pairs)
+    require(pairs.ndim == 2 and pairs.shape[1] == 2, "pairs of shape [p, 2]", pairs.shape)
+    require(pairs.size == 0 or np.issubdtype(pairs.dtype, np.integer), "integer pairs", pairs.dtype)
+    low, high = (pairs.min(), pairs.max()) if pairs.size else (0, 0)
+    require(low >= 0 and high < nodes, f"node indices in [0, {nodes})", (low, high))
+    return pairs.astype(np.int64)
+
+
 def resistance_matrix(pinv: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
     r"""Resistances between all pairs from the Laplacian's pseudo-inverse, finite within a component only.
 
@@ -67,9 +83,7 @@ def resistance_matrix(pinv: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"
     Raises:
         ValueError: For a matrix that is not square or not finite.
     """
-    pinv = np.asarray(pinv, dtype=float)
-    require(pinv.ndim == 2 and pinv.shape[0] == pinv.shape[1], "a square matrix", pinv.shape)
-    require_finite("pinv", pinv)
+    pinv = _square(pinv)
     own = pinv.diagonal()
     result = own[:, None] + own[None, :] - 2 * pinv
     np.fill_diagonal(result, 0.0)
@@ -176,12 +190,7 @@ def effective_resistance(
         result = resistance_matrix(laplacian_pinv(matrix))
         result[component[:, None] != component[None, :]] = np.inf
         return result
-    pairs = np.asarray(pairs)
-    require(pairs.ndim == 2 and pairs.shape[1] == 2, "pairs of shape [p, 2]", pairs.shape)
-    require(pairs.size == 0 or np.issubdtype(pairs.dtype, np.integer), "integer pairs", pairs.dtype)
-    low, high = (pairs.min(), pairs.max()) if pairs.size else (0, 0)
-    require(low >= 0 and high < n, f"node indices in [0, {n})", (low, high))
-    u, v = pairs.astype(np.int64).T
+    u, v = _node_pairs(pairs, n).T
     apart = component[u] != component[v]
     if method == "cholesky" or (method == "auto" and n <= 2000):
         found = resistance_matrix(laplacian_pinv(matrix))[u, v]
@@ -209,8 +218,12 @@ class ResistanceSketch(NamedTuple):
     component: np.ndarray
 
     def __call__(self, pairs: Int[np.ndarray, "p 2"]) -> Float[np.ndarray, " p"]:
-        """Approximate resistances of node pairs, infinite between components."""
-        u, v = np.asarray(pairs).T
+        """Approximate resistances of node pairs, infinite between components.
+
+        Raises:
+            ValueError: For pairs of another shape, not integers, or out of range.
+        """
+        u, v = _node_pairs(pairs, len(self.vectors)).T
         squared = np.square(self.vectors[u] - self.vectors[v]).sum(1)
         return np.where(self.component[u] == self.component[v], squared, np.inf)
 
@@ -286,8 +299,7 @@ def biharmonic_squared(pinv: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n
 
     Source: black2023resistance.
     """
-    pinv = np.asarray(pinv, dtype=float)
-    require(pinv.ndim == 2 and pinv.shape[0] == pinv.shape[1], "a square matrix", pinv.shape)
+    pinv = _square(pinv)
     return resistance_matrix(pinv @ pinv)
 
 
@@ -298,20 +310,22 @@ def add_edge(pinv: Float[np.ndarray, "n n"], u: int, v: int, weight: float = 1.0
         \ y = L^+ b
 
     Args:
-        pinv: Pseudo-inverse of the Laplacian of a connected graph.
+        pinv: Pseudo-inverse of the Laplacian.
         u: One end.
         v: The other end, in the same component.
         weight: Conductance; negative takes away, as long as the graph stays connected.
 
     Raises:
-        ValueError: For nodes out of range or equal, or a weight that would disconnect the graph.
+        ValueError: For nodes out of range, equal or of two components, NaN, or a weight that would disconnect the
+            graph.
 
     Source: black2023resistance.
     """
-    pinv = np.asarray(pinv, dtype=float)
+    pinv = _square(pinv)
     n = len(pinv)
-    require(pinv.ndim == 2 and pinv.shape[1] == n, "a square matrix", pinv.shape)
     require(0 <= u < n and 0 <= v < n and u != v, f"two nodes in [0, {n})", (u, v))
+    # Rows of two components have no entry in common; a rank-one update cannot join these.
+    require(bool((pinv[u] * pinv[v]).any()), "two nodes of one component", (u, v))
     y = pinv[:, u] - pinv[:, v]
     scale = 1 + weight * (y[u] - y[v])
     require(bool(scale > 1e-12), "a weight that leaves the graph connected", weight)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from netatlas.core.calibration import (
     brier_score,
+    calibrated_bias,
     classwise_calibration_error,
     debiased_calibration_error,
     expected_calibration_error,
@@ -37,6 +38,7 @@ class Judged(NamedTuple):
         halves: Measures on two halves of the test set, before and after: ``halves["pre"][0]["ECE 15"]``.
         null: Binned errors after scaling with labels drawn from each network's own confidences.
         debiased: Binned errors after scaling, less what a calibrated network would show.
+        bias: What it would show after scaling, by the closed form.
     """
 
     accuracy: Tensor
@@ -47,6 +49,7 @@ class Judged(NamedTuple):
     halves: dict[str, list[dict[str, Tensor]]]
     null: dict[str, Tensor]
     debiased: dict[str, Tensor]
+    bias: dict[str, Tensor]
 
 
 class Agreement(NamedTuple):
@@ -116,13 +119,14 @@ def judge(
     parts = order[: len(order) // 2], order[len(order) // 2 :]
     pairs = {"pre": top_label(test.softmax(-1), test_labels), "post": top_label(scaled.softmax(-1), test_labels)}
     halves = {k: [grid(binned_measures(c[:, i], a[:, i])) for i in parts] for k, (c, a) in pairs.items()}
-    null, debiased = {}, {}
+    null, debiased, bias = {}, {}, {}
     for kind, (c, a) in pairs.items():
         drawn = (torch.rand(c.shape, generator=generator, dtype=c.dtype) < c).to(c)
         for m in BIN_COUNTS:
             null[f"{kind} {m}"] = expected_calibration_error(c, drawn, m)
             if kind == "post":
                 # The mean over the population needs few resamples of each network.
+                bias[f"{kind} {m}"] = calibrated_bias(c, m)
                 debiased[f"{kind} {m}"] = debiased_calibration_error(c, a, m, resamples=5, generator=generator)
     right = [(z.argmax(-1) == y).double().mean(-1) for z, y in ((test, test_labels), (validation, validation_labels))]
     return Judged(
@@ -133,6 +137,7 @@ def judge(
         halves,
         grid(null),
         grid(debiased),
+        grid(bias),
     )
 
 
@@ -292,6 +297,7 @@ class BinGrowth(NamedTuple):
         pre, post: Mean error for each bin count.
         null_pre, null_post: The same with labels drawn from the networks' own confidences.
         debiased: After scaling, less what a calibrated network would show.
+        bias: What it would show, by the closed form.
         growth_pre, growth_post: (error at most bins - at fewest) / error at fewest.
         share_null: How much of the growth after scaling a calibrated network shows too.
     """
@@ -301,6 +307,7 @@ class BinGrowth(NamedTuple):
     null_pre: list[float]
     null_post: list[float]
     debiased: list[float]
+    bias: list[float]
     growth_pre: float
     growth_post: float
     share_null: float
@@ -316,6 +323,7 @@ def bin_growth(judged: Judged) -> BinGrowth:
     null = {kind: [float(judged.null[f"{kind} {m}"].mean()) for m in BIN_COUNTS] for kind in ("pre", "post")}
     return BinGrowth(
         pre, post, null["pre"], null["post"], [float(judged.debiased[f"post {m}"].mean()) for m in BIN_COUNTS],
+        [float(judged.bias[f"post {m}"].mean()) for m in BIN_COUNTS],
         (pre[-1] - pre[0]) / pre[0], (post[-1] - post[0]) / post[0],
         (null["post"][-1] - null["post"][0]) / (post[-1] - post[0]),
     )  # fmt: skip

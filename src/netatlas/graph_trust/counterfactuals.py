@@ -83,6 +83,8 @@ def stability(
     gamma = torch.as_tensor(lipschitz, dtype=points.dtype, device=points.device)
     if gamma.device.type != "meta":
         require(bool((gamma >= 0).all()), "a Lipschitz constant of at least 0", float(gamma.min()))
+    shape = tuple(points.shape[:-1])
+    require(gamma.ndim == 0 or tuple(gamma.shape) == shape, f"one constant or constants {shape}", tuple(gamma.shape))
     values = probability(_around(points, noise, scale))
     return values.mean(-1) - gamma * scale * noise.norm(dim=-1).mean()
 
@@ -174,11 +176,12 @@ def bisect_to_boundary(
         steps: Halvings.
 
     Raises:
-        ValueError: For shapes that differ or NaN.
+        ValueError: For shapes that differ, NaN, or no step.
     """
     _check_points(inside, "inside")
     require(inside.shape == outside.shape, f"points of shape {tuple(inside.shape)}", tuple(outside.shape))
     require_finite("outside", outside)
+    require(math.isfinite(level) and steps >= 1, "a finite level and at least one step", (level, steps))
     with torch.no_grad():
         low = torch.zeros_like(inside[..., :1])
         high = torch.ones_like(low)
@@ -274,7 +277,8 @@ def ascend(
     Source: hamman2023robust (T-Rex:I).
     """
     _check_points(start, "start")
-    require(len(levels) > 0 and all(a < b for a, b in zip(levels, levels[1:])), "increasing levels", list(levels))
+    finite = len(levels) > 0 and all(map(math.isfinite, levels))
+    require(finite and all(a < b for a, b in zip(levels, levels[1:])), "increasing levels", list(levels))
     require(step > 0 and steps >= 1 and bounds[0] < bounds[1], "a positive step, steps and increasing bounds",
             (step, steps, bounds))  # fmt: skip
     wanted = torch.tensor(list(levels), dtype=start.dtype, device=start.device).reshape(-1, *[1] * (start.ndim - 1))
@@ -333,6 +337,9 @@ def nearest_stable(
             candidates.shape[-1])  # fmt: skip
     require(scores.shape == candidates.shape[:-1], f"scores of shape {tuple(candidates.shape[:-1])}",
             tuple(scores.shape))  # fmt: skip
+    batch = tuple(candidates.shape[:-2])
+    require(points.ndim >= 2 and tuple(points.shape[:-2]) == batch, f"points {(*batch, 'P', 'd')}", tuple(points.shape))
+    require_finite("scores", scores)
     allowed = (scores >= level)[..., None, :]
     distance = torch.cdist(points, candidates).masked_fill(~allowed, torch.inf)
     index = distance.argmin(-1)
@@ -355,5 +362,6 @@ def counterfactual_validity(
     Source: hamman2023robust.
     """
     require(logits.ndim >= 2 and logits.shape[-2] > 0, "logits [..., models, points]", tuple(logits.shape))
+    require(logits.is_floating_point(), "floating logits", logits.dtype)
     require_finite("logits", logits)
     return (logits >= 0).to(logits.dtype).mean(-2)

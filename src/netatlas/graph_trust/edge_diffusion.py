@@ -28,6 +28,24 @@ class SampledGraphs(NamedTuple):
     path: Tensor
 
 
+def _check_pairs(edges: Tensor, nodes: int) -> None:
+    count = nodes * (nodes - 1) // 2
+    require(nodes >= 2, "at least two nodes", nodes)
+    require(edges.ndim >= 1 and edges.shape[-1] == count, f"{count} pairs of {nodes} nodes", tuple(edges.shape))
+    require_finite("pairs", edges)
+
+
+def _check_binary(name: str, values: Tensor) -> None:
+    if values.device.type != "meta":
+        require(bool(((values == 0) | (values == 1)).all()), f"{name} of 0 or 1", "other values")
+
+
+def _check_probability(name: str, value: float | Tensor) -> None:
+    value = torch.as_tensor(value)
+    if value.device.type != "meta":
+        require(bool(((value >= 0) & (value <= 1)).all()), f"{name} in [0, 1]", "other values")
+
+
 def node_pairs(nodes: int) -> Int[Tensor, "2 P"]:
     r"""Every unordered pair of nodes once, :math:`P = n(n-1)/2`.
 
@@ -49,10 +67,10 @@ def to_adjacency(edges: Float[Tensor, "*B P"], nodes: int) -> Float[Tensor, "*B 
         nodes: Number of nodes.
 
     Raises:
-        ValueError: For another number of pairs.
+        ValueError: For another number of pairs, or NaN.
     """
+    _check_pairs(edges, nodes)
     i, j = node_pairs(nodes)
-    require(edges.shape[-1] == len(i), f"{len(i)} pairs", edges.shape[-1])
     matrix = edges.new_zeros((*edges.shape[:-1], nodes, nodes))
     matrix[..., i, j] = edges
     return matrix + matrix.transpose(-1, -2)
@@ -89,11 +107,10 @@ def noised_edge_probability(
         density: :math:`\rho` in [0, 1].
 
     Raises:
-        ValueError: For a probability outside [0, 1].
+        ValueError: For pairs or a probability outside [0, 1].
     """
-    for name, value in (("keep", keep), ("density", density)):
-        value = torch.as_tensor(value)
-        require(bool(((value >= 0) & (value <= 1)).all()), f"{name} in [0, 1]", value)
+    for name, value in (("pairs", edges), ("keep", keep), ("density", density)):
+        _check_probability(name, value)
     return keep * edges + (1 - keep) * density
 
 
@@ -121,6 +138,8 @@ def posterior_edge_probability(
     require(0 <= keep <= keep_before <= 1 and keep_before > 0, "0 <= keep <= keep_before <= 1", (keep, keep_before))
     rho = torch.as_tensor(density, dtype=edges.dtype, device=edges.device)
     require(bool(((rho > 0) & (rho < 1)).all()), "a density in (0, 1)", rho)
+    _check_probability("pairs", edges)
+    _check_probability("clean", clean)
     step = keep / keep_before
     drawn = edges * rho + (1 - edges) * (1 - rho)
     from_edge = step * edges + (1 - step) * drawn
@@ -173,6 +192,10 @@ class EdgeDenoiser(nn.Module):
     ) -> Float[Tensor, " Q"]:
         """Logits of the clean pairs; of all of them, or of the chosen ones."""
         n = attributes.shape[0]
+        require(edges.shape[-1] == n * (n - 1) // 2, f"{n * (n - 1) // 2} pairs of {n} nodes", edges.shape[-1])
+        features = self.near.in_features - 2
+        require(attributes.shape[1] == features, f"{features} attributes of a node", attributes.shape[1])
+        require(tuple(sensitive.shape) == (n,), f"a sensitive attribute of {n} nodes", tuple(sensitive.shape))
         i, j = node_pairs(n).to(edges.device)
         zero = edges.new_zeros(n * n)
         adjacency = zero.index_put((i * n + j,), edges).reshape(n, n)
@@ -241,13 +264,14 @@ def fit_edge_diffusion(
         ValueError: For shapes that do not fit, edges that are not 0/1, a graph without edges or without a missing pair.
     """
     require(edges.ndim == 2 and edges.shape[0] == len(seeds) > 0, f"pairs of {len(seeds)} graphs", tuple(edges.shape))
-    n = attributes.shape[1]
-    require(edges.shape[1] == n * (n - 1) // 2, f"{n * (n - 1) // 2} pairs of {n} nodes", edges.shape[1])
+    graphs = attributes.ndim == 3 and len(attributes) == len(edges)
+    require(graphs, f"attributes [{len(edges)}, n, F]", tuple(attributes.shape))
+    _check_pairs(edges, attributes.shape[1])
     shape = tuple(attributes.shape[:2])
     require(tuple(sensitive.shape) == shape, f"an attribute of shape {shape}", tuple(sensitive.shape))
-    require(bool(((edges == 0) | (edges == 1)).all()), "pairs of 0 or 1", "other values")
+    _check_binary("pairs", edges)
     require_finite("attributes", attributes)
-    require(bool(((sensitive == 0) | (sensitive == 1)).all()), "a sensitive attribute of 0 or 1", "other values")
+    _check_binary("a sensitive attribute", sensitive)
     density = edges.mean(1)
     require(bool(((density > 0) & (density < 1)).all()), "graphs with an edge and with a missing pair", density)
     require(steps >= 1 and pairs_per_step >= 1, "positive steps and pairs", (steps, pairs_per_step))
@@ -301,15 +325,21 @@ def sample_edges_reverse(
         first: Step to start from; default :math:`T`. With 0 the start is returned.
 
     Raises:
-        ValueError: For shapes that do not fit or a step out of range.
+        ValueError: For shapes that do not fit, NaN, or a step out of range.
     """
     last = len(model.keep) - 1
     first = last if first is None else first
     require(0 <= first <= last, f"a first step in [0, {last}]", first)
     require(noise.shape[:2] == start.shape[:2] and noise.shape[2] >= first and noise.shape[3] == start.shape[2],
             f"noise of shape {(*start.shape[:2], last, start.shape[2])}", tuple(noise.shape))  # fmt: skip
-    require(sensitive.shape[:2] == start.shape[:2], f"an attribute for {tuple(start.shape[:2])} graphs",
-            tuple(sensitive.shape))  # fmt: skip
+    members = attributes.ndim == 3 and len(attributes) == len(start) == len(model.density)
+    require(members, f"attributes [{len(model.density)}, n, F]", tuple(attributes.shape))
+    shape = (*start.shape[:2], attributes.shape[1])
+    require(tuple(sensitive.shape) == shape, f"an attribute of shape {shape}", tuple(sensitive.shape))
+    _check_pairs(start, attributes.shape[1])
+    # A comparison with NaN is false: it would give a graph without edges, not an error.
+    for name, values in (("attributes", attributes), ("the sensitive attribute", sensitive), ("noise", noise)):
+        require_finite(name, values)
 
     def clean(p: Params, b: Params, edges: Tensor, x: Tensor, s: Tensor, time: Tensor) -> Tensor:
         return functional_call(model.module, (p, b), (edges, x, s, time)).sigmoid()
@@ -339,14 +369,17 @@ def attribute_switch(
         order: A permutation of the nodes; the first ones are switched, so that larger fractions extend smaller ones.
 
     Raises:
-        ValueError: For a fraction outside [0, 1], values other than 0 and 1, or shapes that differ.
+        ValueError: For a fraction outside [0, 1], values other than 0 and 1, shapes that differ, or an order that is no
+            permutation.
 
     Source: badaoui2025faros (the switch; how the nodes are chosen is ours).
     """
     require(0 <= fraction <= 1, "a fraction in [0, 1]", fraction)
     require(order.shape == sensitive.shape, f"an order of shape {tuple(sensitive.shape)}", tuple(order.shape))
-    if sensitive.device.type != "meta":
-        require(bool(((sensitive == 0) | (sensitive == 1)).all()), "an attribute of 0 or 1", "other values")
+    _check_binary("an attribute", sensitive)
+    if order.device.type != "meta":
+        every = torch.arange(order.shape[-1], device=order.device)
+        require(bool((order.sort(-1).values == every).all()), "a permutation of the nodes", "a node twice or none")
     count = round(fraction * sensitive.shape[-1])
     chosen = torch.zeros_like(sensitive).scatter(-1, order[..., :count], 1.0)
     return sensitive + chosen - 2 * sensitive * chosen
@@ -365,12 +398,13 @@ def edge_independence_gap(edges: Float[Tensor, "*B P"], sensitive: Float[Tensor,
         The gap; 0 for a graph without edges or with one group only (nothing to compare).
 
     Raises:
-        ValueError: For shapes that do not fit.
+        ValueError: For shapes that do not fit, or NaN.
 
     Source: badaoui2025faros (the edge-independence criterion; this form is derived here).
     """
+    _check_pairs(edges, sensitive.shape[-1])
+    _check_binary("an attribute", sensitive)
     i, j = node_pairs(sensitive.shape[-1]).to(sensitive.device)
-    require(edges.shape[-1] == len(i), f"{len(i)} pairs", edges.shape[-1])
     same = (sensitive[..., i] == sensitive[..., j]).to(edges.dtype)
     inside = (edges * same).sum(-1) / same.sum(-1).clamp_min(1)
     across = (edges * (1 - same)).sum(-1) / (1 - same).sum(-1).clamp_min(1)
@@ -387,10 +421,11 @@ def assortative_sum(edges: Float[Tensor, "*B P"], sensitive: Float[Tensor, "*B n
         sensitive: Attribute, 0/1.
 
     Raises:
-        ValueError: For shapes that do not fit.
+        ValueError: For shapes that do not fit, or NaN.
     """
+    _check_pairs(edges, sensitive.shape[-1])
+    _check_binary("an attribute", sensitive)
     i, j = node_pairs(sensitive.shape[-1]).to(sensitive.device)
-    require(edges.shape[-1] == len(i), f"{len(i)} pairs", edges.shape[-1])
     sign = 2 * sensitive - 1
     return (edges * sign[..., i] * sign[..., j]).sum(-1)
 
@@ -432,12 +467,15 @@ def topology_profile(
         ``K = F + 3`` means in each group; an empty group gives zeros.
 
     Raises:
-        ValueError: For shapes that do not fit.
+        ValueError: For shapes that do not fit, or NaN.
 
     Source: badaoui2025faros (its node-topology profile; the statistics are chosen here).
     """
     n = sensitive.shape[-1]
-    require(tuple(groups.shape) == (n,), f"groups of {n} nodes", tuple(groups.shape))
+    boolean = tuple(groups.shape) == (n,) and groups.dtype == torch.bool
+    require(boolean, f"boolean groups of {n} nodes", (tuple(groups.shape), groups.dtype))
+    require_finite("attributes", attributes)
+    require_finite("the sensitive attribute", sensitive)
     require(attributes.shape[-2] == n, f"attributes of {n} nodes", tuple(attributes.shape))
     adjacency = to_adjacency(edges, n)
     degree = adjacency.sum(-1)
@@ -456,10 +494,12 @@ def profile_distance(profile: Float[Tensor, "*B two K"], reference: Float[Tensor
         profile, reference: From :func:`topology_profile`.
 
     Raises:
-        ValueError: For shapes that do not fit.
+        ValueError: For shapes that do not fit, or NaN.
     """
     require(profile.shape[-2:] == reference.shape[-2:], f"profiles of shape {tuple(reference.shape)}",
             tuple(profile.shape))  # fmt: skip
+    require_finite("profile", profile)
+    require_finite("reference", reference)
     return (profile - reference).square().mean((-1, -2)).sqrt()
 
 

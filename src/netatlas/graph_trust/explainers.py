@@ -9,7 +9,14 @@ from torch_geometric.explain import Explainer, GNNExplainer
 from torch_geometric.nn import GINConv, global_max_pool, global_mean_pool
 
 from netatlas.core.checks import require, require_finite
-from netatlas.graph_trust.explanations import Classifier, DenseGIN, MotifGraphs
+from netatlas.graph_trust.explanations import (
+    Classifier,
+    DenseGIN,
+    MotifGraphs,
+    check_motifs,
+    check_undirected,
+    label_probability,
+)
 
 
 class SparseGIN(nn.Module):
@@ -20,6 +27,9 @@ class SparseGIN(nn.Module):
 
     Shapes:
         Node features ``[N, 1]``, ``edge_index [2, E]`` and graph numbers ``[N]`` to ``[G, classes]``.
+
+    Raises:
+        ValueError: In the forward pass, for features that are NaN or do not fit, or nodes out of range.
     """
 
     def __init__(self, dense: DenseGIN) -> None:
@@ -35,6 +45,11 @@ class SparseGIN(nn.Module):
 
     def forward(self, x: Tensor, edge_index: Tensor, batch: Tensor) -> Tensor:
         """Class scores of every graph."""
+        nodes = len(x)
+        require(tuple(batch.shape) == (nodes,), f"graph numbers of {nodes} nodes", tuple(batch.shape))
+        require_finite("features", x)
+        low, high = (int(edge_index.min()), int(edge_index.max())) if edge_index.numel() else (0, -1)
+        require(low >= 0 and high < nodes, f"nodes in [0, {nodes})", (low, high))
         for layer in self.convolutions:
             x = torch.relu(layer(x, edge_index))
         return self.head(torch.cat([global_mean_pool(x, batch), global_max_pool(x, batch)], -1))
@@ -45,7 +60,8 @@ def _check(adjacency: Tensor, labels: Tensor) -> None:
             "adjacency [G, n, n] of at least one node", tuple(adjacency.shape))  # fmt: skip
     require(tuple(labels.shape) == (len(adjacency),) and not labels.is_floating_point(),
             f"{len(adjacency)} integer labels", (tuple(labels.shape), labels.dtype))  # fmt: skip
-    require_finite("adjacency", adjacency)
+    require(adjacency.is_floating_point(), "floating adjacency", adjacency.dtype)
+    check_undirected("adjacency", adjacency)
 
 
 def gradient_scores(
@@ -61,12 +77,12 @@ def gradient_scores(
         labels: The class :math:`y` of each.
 
     Raises:
-        ValueError: For another shape, labels that are not integers, or NaN.
+        ValueError: For another shape, directed graphs, labels that are not integers or out of range, or NaN.
     """
     _check(adjacency, labels)
     weights = adjacency.detach().clone().requires_grad_()
     with torch.enable_grad():
-        p = classifier(weights).softmax(-1).gather(-1, labels[:, None]).sum()
+        p = label_probability(classifier, weights, labels, len(weights)).sum()
         (slope,) = torch.autograd.grad(p, weights)
     return adjacency * (slope + slope.transpose(1, 2)).abs()
 
@@ -84,16 +100,16 @@ def occlusion_scores(
         chunk: Graphs in one call.
 
     Raises:
-        ValueError: For another shape, labels that are not integers, or NaN.
+        ValueError: For another shape, directed graphs, labels that are not integers or out of range, or NaN.
     """
     _check(adjacency, labels)
-    g, u, v = adjacency.triu(1).nonzero().T
+    g, u, v = adjacency.triu().nonzero().T
     scores = torch.zeros_like(adjacency)
-    base = classifier(adjacency).softmax(-1).gather(-1, labels[:, None])[:, 0]
+    base = label_probability(classifier, adjacency, labels, len(adjacency))
     for part in torch.arange(len(g), device=g.device).split(chunk):
         cut, row = adjacency[g[part]], torch.arange(len(part), device=g.device)
         cut[row, u[part], v[part]] = cut[row, v[part], u[part]] = 0
-        p = classifier(cut).softmax(-1).gather(-1, labels[g[part], None])[:, 0]
+        p = label_probability(classifier, cut, labels[g[part]], chunk)
         scores[g[part], u[part], v[part]] = scores[g[part], v[part], u[part]] = base[g[part]] - p
     return scores
 
@@ -114,11 +130,13 @@ def mask_scores(
         seed: Seeds the initial masks.
 
     Raises:
-        ValueError: For another shape, labels that are not integers, NaN, or no edges.
+        ValueError: As :func:`gradient_scores`, and for no edges.
 
     Source: Ying et al. (2019), arXiv:1903.03894.
     """
     _check(adjacency, labels)
+    classes, low, high = model.head.out_features, int(labels.min()), int(labels.max())
+    require(low >= 0 and high < classes, f"labels in [0, {classes})", (low, high))
     count, n = adjacency.shape[:2]
     g, u, v = adjacency.nonzero().T
     require(len(g) > 0, "at least one edge", 0)
@@ -149,15 +167,16 @@ def top_edges(
         count: Edges to keep in each; all where there are fewer.
 
     Raises:
-        ValueError: For shapes that differ, NaN, or negative counts.
+        ValueError: For shapes that differ, directed scores or graphs, NaN, or negative counts.
     """
     require(
         scores.shape == adjacency.shape and scores.ndim == 3, f"scores {tuple(adjacency.shape)}", tuple(scores.shape)
     )
     require(tuple(count.shape) == (len(scores),) and bool((count >= 0).all()), f"{len(scores)} counts from 0 on", count)
-    require_finite("scores", scores)
+    check_undirected("scores", scores)
+    check_undirected("graphs", adjacency)
     n = scores.shape[-1]
-    members = (adjacency != 0).triu(1).flatten(1)
+    members = (adjacency != 0).triu().flatten(1)
     rank = torch.where(members, scores.flatten(1), -torch.inf).argsort(dim=1, descending=True, stable=True).argsort(1)
     chosen = (members & (rank < count[:, None])).unflatten(1, (n, n))
     return chosen | chosen.transpose(1, 2)
@@ -172,11 +191,13 @@ def motif_auc(scores: Float[Tensor, "G n n"], graphs: MotifGraphs) -> Float[Tens
         graphs: Graphs with motifs.
 
     Raises:
-        ValueError: For another shape, NaN, or a graph whose edges all are, or are not, in its motif.
+        ValueError: For another shape, directed scores or graphs, NaN, or a graph whose edges all are, or are not, in
+            its motif.
     """
+    check_motifs(graphs)
     require(scores.shape == graphs.adjacency.shape, f"scores {tuple(graphs.adjacency.shape)}", tuple(scores.shape))
-    require_finite("scores", scores)
-    edges = (graphs.adjacency != 0).triu(1).flatten(1)
+    check_undirected("scores", scores)
+    edges = (graphs.adjacency != 0).triu().flatten(1)
     most = int(edges.sum(1).max())
     order = edges.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :most]
     real, inside, value = (t.flatten(1).gather(1, order) for t in (edges, graphs.motif, scores))

@@ -113,6 +113,8 @@ class DenseGIN(nn.Module):
 
     def forward(self, adjacency: Float[Tensor, "G n n"]) -> Float[Tensor, "G C"]:
         """Class scores of every graph."""
+        square = adjacency.ndim >= 2 and adjacency.shape[-1] == adjacency.shape[-2] > 0
+        require(square, "adjacency [G, n, n] of at least one node", tuple(adjacency.shape))
         h = adjacency.new_ones((*adjacency.shape[:-1], 1))
         for i, (first, second) in enumerate(zip(self.first, self.second)):
             h = torch.relu(second(torch.relu(first((1 + self.epsilon[i]) * h + adjacency @ h))))
@@ -136,10 +138,26 @@ def _check(adjacency: Tensor, explanation: Tensor, labels: Tensor) -> None:
         (tuple(labels.shape), labels.dtype),
     )
     require_same_device([("adjacency", adjacency), ("explanation", explanation), ("labels", labels)])
-    require_finite("adjacency", adjacency)
-    if adjacency.device.type != "meta":
-        require(bool((adjacency == adjacency.transpose(1, 2)).all()), "undirected graphs", "a directed one")
-        require(bool((explanation == explanation.transpose(-1, -2)).all()), "undirected explanations", "a directed one")
+    check_undirected("graphs", adjacency)
+    check_undirected("explanations", explanation)
+
+
+def check_undirected(name: str, values: Tensor) -> None:
+    """Refuse square matrices ``[..., n, n]`` that are not finite and symmetric."""
+    require_finite(name, values)
+    if values.device.type != "meta":
+        require(bool((values == values.transpose(-1, -2)).all()), f"undirected {name}", "a directed one")
+
+
+def check_motifs(graphs: MotifGraphs) -> None:
+    """Refuse graphs and motifs that are no batch of undirected sets of edges."""
+    adjacency, motif = graphs.adjacency, graphs.motif
+    square = adjacency.ndim == 3 and adjacency.shape[1] == adjacency.shape[2] and adjacency.numel() > 0
+    require(square, "adjacency [G, n, n] of at least one node", tuple(adjacency.shape))
+    fits = motif.dtype == torch.bool and motif.shape == adjacency.shape
+    require(fits, f"boolean motifs {tuple(adjacency.shape)}", (motif.dtype, tuple(motif.shape)))
+    check_undirected("graphs", adjacency)
+    check_undirected("motifs", motif)
 
 
 def sample_edges(
@@ -165,14 +183,17 @@ def sample_edges(
     )
     if keep in (0, 1):
         return edges & bool(keep)
-    draw = (torch.rand(edges.shape, generator=generator, device=edges.device) < keep).triu(1)
+    draw = (torch.rand(edges.shape, generator=generator, device=edges.device) < keep).triu()
     return edges & (draw | draw.transpose(-1, -2))
 
 
-def _probability(classifier: Classifier, graphs: Tensor, labels: Tensor, chunk: int) -> Tensor:
-    """Probability of each graph's label, ``[..., G]``, from ``[..., G, n, n]``."""
+def label_probability(classifier: Classifier, graphs: Tensor, labels: Tensor, chunk: int) -> Tensor:
+    """Probability of each graph's label, ``[..., G]``, from ``[..., G, n, n]``, ``chunk`` graphs in one call."""
     flat = graphs.reshape(-1, *graphs.shape[-2:])
     outputs = torch.cat([classifier(part) for part in flat.split(chunk)]).softmax(-1)
+    if labels.device.type != "meta" and labels.numel():
+        classes, low, high = outputs.shape[-1], int(labels.min()), int(labels.max())
+        require(low >= 0 and high < classes, f"labels in [0, {classes})", (low, high))
     index = labels.expand(graphs.shape[:-2]).reshape(-1, 1)
     return outputs.gather(-1, index)[:, 0].reshape(graphs.shape[:-2])
 
@@ -225,12 +246,12 @@ def robust_fidelity(
     edges = adjacency != 0
     inside = explanation & edges
     rest = edges & ~explanation
-    base = _probability(classifier, adjacency, labels, chunk)
+    base = label_probability(classifier, adjacency, labels, chunk)
 
     def mean_probability(kept: Tensor, part: Tensor, keep: float) -> Tensor:
         draws = 1 if keep in (0.0, 1.0) else samples
         drawn = sample_edges(part.expand(draws, *part.shape), keep, generator=generator)
-        return _probability(classifier, adjacency * (kept | drawn), labels, chunk).mean(0)
+        return label_probability(classifier, adjacency * (kept | drawn), labels, chunk).mean(0)
 
     plus = base - mean_probability(rest, inside, 1 - alpha_plus)
     minus = base - mean_probability(inside, rest, alpha_minus)
@@ -270,10 +291,11 @@ def perturbed_explanations(
         generator: Draws.
 
     Raises:
-        ValueError: For probabilities outside [0, 1].
+        ValueError: For probabilities outside [0, 1], or motifs that do not fit their graphs.
 
     Source: zheng2023fidelity.
     """
+    check_motifs(graphs)
     kept = sample_edges(graphs.motif, 1 - drop, generator=generator)
     others = (graphs.adjacency != 0) & ~graphs.motif
     return kept | sample_edges(others, add, generator=generator)
@@ -291,7 +313,7 @@ def exchanged_explanations(
         generator: Draws; one draw orders the edges of every graph, so that larger counts extend smaller ones.
 
     Raises:
-        ValueError: For a negative count, or explanations of another shape.
+        ValueError: For a negative count, or graphs, motifs or explanations of another shape or directed.
     """
     require(count >= 0, "a non-negative count", count)
     require(
@@ -299,8 +321,10 @@ def exchanged_explanations(
         f"a boolean {graphs.adjacency.shape}",
         (start.dtype, tuple(start.shape)),
     )
+    check_motifs(graphs)
+    check_undirected("explanations", start)
     n = start.shape[-1]
-    upper = torch.ones(n, n, dtype=torch.bool, device=start.device).triu(1)
+    upper = torch.ones(n, n, dtype=torch.bool, device=start.device).triu()
     inside = (start & upper).flatten(1)
     outside = ((graphs.adjacency != 0) & upper & ~start).flatten(1)
     order = torch.rand(inside.shape, generator=generator, device=start.device)
@@ -320,9 +344,13 @@ def decoy_explanations(graphs: MotifGraphs, *, generator: torch.Generator | None
     Args:
         graphs: Graphs with their motifs.
         generator: Draws.
+
+    Raises:
+        ValueError: For graphs or motifs that are directed or do not fit.
     """
+    check_motifs(graphs)
     n = graphs.motif.shape[-1]
-    upper = torch.ones(n, n, dtype=torch.bool, device=graphs.motif.device).triu(1)
+    upper = torch.ones(n, n, dtype=torch.bool, device=graphs.motif.device).triu()
     others = ((graphs.adjacency != 0) & upper & ~graphs.motif).flatten(1)
     order = torch.rand(others.shape, generator=generator, device=others.device)
     rank = torch.where(others, order, torch.inf).argsort(1).argsort(1)
@@ -338,7 +366,7 @@ def explanation_edit_distance(explanation: Bool[Tensor, "*S n n"], truth: Bool[T
         explanation, truth: Symmetric sets of edges.
 
     Raises:
-        ValueError: For shapes that do not fit, or sets that are not boolean.
+        ValueError: For shapes that do not fit, or sets that are not boolean or directed.
 
     Source: zheng2023fidelity (the gold standard).
     """
@@ -346,7 +374,9 @@ def explanation_edit_distance(explanation: Bool[Tensor, "*S n n"], truth: Bool[T
         explanation.dtype == torch.bool and truth.dtype == torch.bool, "boolean sets", (explanation.dtype, truth.dtype)
     )
     require(explanation.shape[-2:] == truth.shape[-2:], f"sets over {truth.shape[-1]} nodes", tuple(explanation.shape))
-    return (explanation ^ truth).triu(1).flatten(-2).sum(-1)
+    check_undirected("explanations", explanation)
+    check_undirected("truth", truth)
+    return (explanation ^ truth).triu().flatten(-2).sum(-1)
 
 
 def random_subgraphs(
@@ -368,5 +398,5 @@ def random_subgraphs(
     )
     require_finite("adjacency", adjacency)
     share = torch.rand(len(adjacency), 1, 1, generator=generator, device=adjacency.device)
-    draw = (torch.rand(adjacency.shape, generator=generator, device=adjacency.device) < share).triu(1)
+    draw = (torch.rand(adjacency.shape, generator=generator, device=adjacency.device) < share).triu()
     return adjacency * (draw | draw.transpose(1, 2))

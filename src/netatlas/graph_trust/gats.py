@@ -51,7 +51,8 @@ def distance_to_set(graph: Any, members: Bool[Tensor, " n"], limit: int = 2) -> 
     """
     require(limit >= 1, "a limit of at least 1", limit)
     matrix = as_csr(graph)
-    require(tuple(members.shape) == (matrix.shape[0],), f"a mask of {matrix.shape[0]} nodes", tuple(members.shape))
+    boolean = tuple(members.shape) == (matrix.shape[0],) and members.dtype == torch.bool
+    require(boolean, f"a boolean mask of {matrix.shape[0]} nodes", (tuple(members.shape), members.dtype))
     step = matrix + matrix.T
     reached = members.cpu().numpy().astype(bool)
     distance = np.where(reached, 0, limit)
@@ -87,6 +88,7 @@ class TemperatureScaling(nn.Module):
 
     def forward(self, logits: Float[Tensor, "n C"], distance: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
         """Temperature of every node."""
+        require(logits.ndim == 2, "logits [nodes, classes]", tuple(logits.shape))
         return self.log_temperature.exp().expand(logits.shape[0])
 
 
@@ -97,6 +99,9 @@ class CaGCN(nn.Module):
         classes: Classes ``C``.
         operator: The propagation of the GCN.
         hidden: Width of its hidden layer.
+
+    Raises:
+        ValueError: For sizes below 1.
 
     Source: hsu2022gats (the CaGCN baseline of Wang et al., 2021).
     """
@@ -156,9 +161,12 @@ class GATS(nn.Module):
         super().__init__()
         require(classes >= 1 and heads >= 1, "at least one class and one head", (classes, heads))
         require(edges.ndim == 2 and edges.shape[0] == 2 and edges.shape[1] > 0, "edges [2, E]", tuple(edges.shape))
+        integer = not edges.is_floating_point() and int(edges.min()) >= 0
+        require(integer, "node numbers from 0 on", (edges.dtype, float(edges.min())))
         nodes = int(edges.max()) + 1
-        loops = int((edges[0] == edges[1]).sum())
-        require(loops == nodes, f"one self-loop at each of {nodes} nodes", loops)
+        loops = edges[0][edges[0] == edges[1]]
+        one_each = torch.equal(loops.sort().values, torch.arange(nodes).to(loops))
+        require(one_each, f"one self-loop at each of {nodes} nodes", len(loops))
         require(bool((edges[0].diff() >= 0).all()), "edges sorted by receiver", "another order")
         self.edges, self.nodes = edges, nodes
         # Sorted receivers make every sum over neighbours a difference of offsets, deterministic on any device.
@@ -175,7 +183,8 @@ class GATS(nn.Module):
         Returns:
             Scaled (and sorted) logits ``[n, C]``, inner products along the edges ``[E]``, relative confidence ``[n]``.
         """
-        require(logits.shape[0] == self.nodes, f"logits of {self.nodes} nodes", tuple(logits.shape))
+        shape = (self.nodes, self.weight.shape[1])
+        require(tuple(logits.shape) == shape, f"logits of shape {shape}", tuple(logits.shape))
         receiver, sender = self.edges.to(logits.device)
         products = (logits.index_select(0, receiver) * logits.index_select(0, sender)).sum(-1)
         confidence = logits.softmax(-1).amax(-1)
@@ -187,6 +196,7 @@ class GATS(nn.Module):
     ) -> Float[Tensor, " n"]:
         """Temperature of every node, from its logits (or :meth:`prepare` of them) and its distance to the training."""
         scaled, products, relative = self.prepare(logits) if isinstance(logits, Tensor) else logits
+        require(tuple(distance.shape) == (self.nodes,), f"distances of {self.nodes} nodes", tuple(distance.shape))
         receiver, sender = self.edges.to(scaled.device)
         one = torch.ones_like(self.gamma[0])
         gamma = torch.where(distance == 0, self.gamma[0], torch.where(distance == 1, self.gamma[1], one))
@@ -269,6 +279,7 @@ def fit_calibrator(
 
     Source: hsu2022gats.
     """
+    require(len(seeds) > 0, "at least one seed", 0)
     require(logits.ndim == 3 and logits.shape[0] == len(seeds), f"logits of {len(seeds)} members", tuple(logits.shape))
     require_finite("logits", logits)
     shape = tuple(logits.shape[:2])
@@ -277,6 +288,10 @@ def fit_calibrator(
     for name, mask in (("fit", fit), ("stop", stop)):
         require(mask.dtype == torch.bool and bool(mask.any(1).all()), f"a boolean mask with {name} nodes", mask.dtype)
     require(steps >= 1 and patience >= 1, "steps and patience of at least 1", (steps, patience))
+    require(tuple(labels.shape) in (shape, shape[1:]), f"labels of shape {shape[1:]} or {shape}", tuple(labels.shape))
+    require(not labels.is_floating_point() and labels.dtype != torch.bool, "integer labels", labels.dtype)
+    low, high = int(labels.min()), int(labels.max())
+    require(low >= 0 and high < logits.shape[2], f"labels in [0, {logits.shape[2]})", (low, high))
     labels = labels.expand(shape)
     modules = []
     for seed in seeds:

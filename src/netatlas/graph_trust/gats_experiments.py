@@ -177,7 +177,7 @@ def compare(splits: Splits, *, cagcn: bool = True, **options: Any) -> dict[str, 
 
     Args:
         splits: Trained networks.
-        cagcn: Whether the GCN calibrator is among them.
+        cagcn: Whether the GCN calibrator and one temperature fitted in steps are among them.
         options: Of :func:`netatlas.graph_trust.gats.fit_calibrator`.
     """
     z, y = splits.logits, splits.graph.y
@@ -190,7 +190,9 @@ def compare(splits: Splits, *, cagcn: bool = True, **options: Any) -> dict[str, 
     found["ETS"] = score(apply_mixed_temperature(z, ets), splits, y, splits.test)
     builders = {"GATS": gats_builder(splits)}
     if cagcn:
-        builders = {"CaGCN": partial(CaGCN, z.shape[-1], gcn_operator(splits.graph))} | builders
+        # One temperature by the steps and the stopping of the others: what the fitting alone does.
+        network = partial(CaGCN, z.shape[-1], gcn_operator(splits.graph))
+        builders = {"TS, in steps": TemperatureScaling, "CaGCN": network} | builders
     for name, build in builders.items():
         t = _trained(build, splits, y, splits.validation, splits.train, **options).temperature
         found[name] = score((z / t[..., None]).softmax(-1), splits, y, splits.test, float(t.min()))
@@ -375,10 +377,3 @@ def planted(splits: Splits, *, seed: int = 0, fit: int = 1200, stop: int = 500, 
             tuple(float(s.error[rows].mean()) for s in scores),  # type: ignore[arg-type]
         )
     return found
-
-
-def stepwise_temperature(splits: Splits, **options: Any) -> Tensor:
-    """One temperature by the same steps and stopping as GATS, ``[splits]``: what the fitting alone does."""
-    return _trained(TemperatureScaling, splits, splits.graph.y, splits.validation, splits.train, **options).temperature[
-        :, 0
-    ]

@@ -40,6 +40,8 @@ class GraphEncoder(nn.Module):
 
     def embed(self, x: Float[Tensor, "n F"]) -> Float[Tensor, "n E"]:
         """The embedding ``Z`` of every node."""
+        features = self.first.in_features
+        require(x.ndim == 2 and x.shape[1] == features, f"{features} features of a node", tuple(x.shape))
         hidden = torch.relu(self.operator(x @ self.first.weight.T) + self.first.bias)
         return self.operator(hidden @ self.second.weight.T) + self.second.bias
 
@@ -89,6 +91,19 @@ DEFAULT_SHIFTS: dict[str, tuple[float, ...]] = {
 }
 
 
+def _check_features(graph: Data, nodes: int) -> None:
+    x = getattr(graph, "x", None)
+    require(x is not None, "a graph with features x", "none")
+    require(x.ndim == 2 and x.shape[0] == nodes, f"features of {nodes} nodes", tuple(x.shape))
+    require_finite("features", x)
+
+
+def _undirected(matrix: sp.csr_array) -> np.ndarray:
+    """Both ends of every undirected edge once, without loops."""
+    upper = sp.coo_array(sp.triu(matrix + matrix.T, 1))
+    return np.stack([upper.row, upper.col]).astype(np.int64)
+
+
 def graph_shift_suite(
     graph: Data, shifts: dict[str, tuple[float, ...]] | None = None, *, seed: int = 0
 ) -> list[ShiftedGraph]:
@@ -104,11 +119,9 @@ def graph_shift_suite(
         ValueError: For a graph without features or edges, NaN features, an unknown family or a level out of range.
     """
     shifts = DEFAULT_SHIFTS if shifts is None else shifts
-    require(getattr(graph, "x", None) is not None, "a graph with features x", "none")
-    require_finite("features", graph.x)
     matrix = as_csr(graph)
-    upper = sp.coo_array(sp.triu(matrix + matrix.T, 1))
-    edges = np.stack([upper.row, upper.col])
+    _check_features(graph, matrix.shape[0])
+    edges = _undirected(matrix)
     require(edges.shape[1] > 0, "a graph with edges", 0)
     rng = np.random.default_rng(seed)
     n = matrix.shape[0]
@@ -161,66 +174,86 @@ def negative_pairs(graph: Data, seed: int = 0) -> Int[Tensor, "2 E"]:
 
 
 def link_reconstruction_loss(
-    embedding: Float[Tensor, "n E"], edges: Int[Tensor, "2 P"], negatives: Int[Tensor, "2 Q"]
-) -> Float[Tensor, ""]:
+    embedding: Float[Tensor, "n *M E"], edges: Int[Tensor, "2 P"], negatives: Int[Tensor, "2 Q"]
+) -> Float[Tensor, "*M"]:
     r"""Cross-entropy of telling edges from non-edges by the cosine of the embeddings.
 
     .. math:: \frac{1}{P + Q} \sum_{(u,v)} \mathrm{BCE}\bigl(\sigma(\cos(z_u, z_v)),\, 1[(u, v) \in E]\bigr)
 
     Args:
-        embedding: Embedding of every node.
+        embedding: Embedding of every node, perhaps by several networks.
         edges: Pairs joined by an edge.
         negatives: Pairs that are not.
 
     Raises:
-        ValueError: For no pairs, or pairs out of range.
+        ValueError: For no pairs, pairs of another shape or out of range, or NaN embeddings.
 
     Source: zheng2024lebed (structure reconstruction discrepancy).
     """
+    for name, part in (("edges", edges), ("negatives", negatives)):
+        require(part.ndim == 2 and part.shape[0] == 2, f"{name} of shape [2, P]", tuple(part.shape))
+    require(embedding.ndim >= 2, "an embedding [nodes, ..., features]", tuple(embedding.shape))
+    require_finite("embedding", embedding)
     pairs = torch.cat([edges, negatives], 1)
     require(pairs.shape[1] > 0, "at least one pair", 0)
     if pairs.device.type != "meta":
         low, high = int(pairs.min()), int(pairs.max())
         require(low >= 0 and high < len(embedding), f"nodes in [0, {len(embedding)})", (low, high))
-    similar = F.cosine_similarity(embedding[pairs[0]], embedding[pairs[1]], dim=-1)
-    truth = torch.zeros_like(similar)
+    truth = torch.zeros(pairs.shape[1], dtype=embedding.dtype, device=embedding.device)
     truth[: edges.shape[1]] = 1
-    return F.binary_cross_entropy_with_logits(similar, truth)
+    return _pair_entropies(embedding, pairs, truth).mean(0)
+
+
+def _pair_entropies(embedding: Tensor, pairs: Tensor, truth: Tensor) -> Tensor:
+    """Cross-entropy of every pair by the cosine of its embeddings, unchecked: taken at every step of a re-training."""
+    flat = F.normalize(embedding, dim=-1, eps=1e-8)
+    similar = (flat[pairs[0]] * flat[pairs[1]]).sum(-1)
+    expected = truth.reshape(-1, *[1] * (similar.ndim - 1)).expand_as(similar)
+    return F.binary_cross_entropy_with_logits(similar, expected, reduction="none")
 
 
 class _Batch(NamedTuple):
-    """Test graphs of one size side by side: features propagated once, one block-diagonal operator, all pairs."""
+    """Test graphs of one size side by side: features propagated once, one block-diagonal operator."""
 
     propagated: Tensor
     operator: SparseOperator
-    pairs: Tensor
+
+
+class _Pairs(NamedTuple):
+    """Edges and as many non-edges of all graphs of a batch, as rows of its nodes."""
+
+    nodes: Tensor
     truth: Tensor
     owner: Tensor
 
 
-def _batch(graphs: Sequence[Data], seed: int, dtype: torch.dtype, device: torch.device) -> _Batch:
-    sizes = {(int(g.num_nodes or 0), g.x.shape[1]) for g in graphs}
-    require(len(sizes) == 1, "graphs of one size and one number of features", sizes)
-    n = int(graphs[0].num_nodes or 0)
+def _batch(graphs: Sequence[Data], trained: Params) -> _Batch:
+    require(len(graphs) > 0, "at least one graph", 0)
+    names = {f"{layer}.{part}" for layer in ("first", "second", "head") for part in ("weight", "bias")}
+    require(set(trained) == names, f"the parameters {sorted(names)}", sorted(trained))
     blocks = [normalized_adjacency(g, "sym", self_loops=True) for g in graphs]
-    features = torch.stack([torch.from_numpy(b @ g.x.double().cpu().numpy()) for b, g in zip(blocks, graphs)])
+    for graph, block in zip(graphs, blocks):
+        _check_features(graph, block.shape[0])
+    sizes = {tuple(g.x.shape) for g in graphs}
+    require(len(sizes) == 1, "graphs of one size and one number of features", sizes)
+    like, features = trained["head.weight"], trained["first.weight"].shape[2]
+    require(features == graphs[0].x.shape[1], f"graphs with {features} features", graphs[0].x.shape[1])
+    propagated = torch.stack([torch.from_numpy(b @ g.x.double().cpu().numpy()) for b, g in zip(blocks, graphs)])
+    return _Batch(propagated.to(like.dtype).to(like.device), SparseOperator(sp.block_diag(blocks, format="csr")))
+
+
+def _pairs(graphs: Sequence[Data], seed: int, like: Tensor) -> _Pairs:
     pairs, truth, owner = [], [], []
     for index, graph in enumerate(graphs):
-        matrix = as_csr(graph)
-        upper = sp.coo_array(sp.triu(matrix + matrix.T, 1))
-        edges = torch.from_numpy(np.stack([upper.row, upper.col]).astype(np.int64))
+        edges = torch.from_numpy(_undirected(as_csr(graph)))
+        require(edges.shape[1] > 0, "graphs with an edge", f"graph {index} without")
         negatives = negative_pairs(graph, seed)
-        pairs.append(torch.cat([edges, negatives], 1) + index * n)
+        pairs.append(torch.cat([edges, negatives], 1) + index * graph.x.shape[0])
         truth.append(torch.cat([torch.ones(edges.shape[1]), torch.zeros(negatives.shape[1])]))
         owner.append(torch.full((pairs[-1].shape[1],), index))
-    operator = SparseOperator(sp.block_diag(blocks, format="csr"))
-    return _Batch(
-        features.to(dtype).to(device),
-        operator,
-        torch.cat(pairs, 1).to(device),
-        torch.cat(truth).to(dtype).to(device),
-        torch.cat(owner).to(device),
-    )
+    return _Pairs(
+        torch.cat(pairs, 1).to(like.device), torch.cat(truth).to(like), torch.cat(owner).to(like.device)
+    )  # fmt: skip
 
 
 def _forward(params: Params, batch: _Batch, networks: int) -> tuple[Tensor, Tensor]:
@@ -237,13 +270,11 @@ def _forward(params: Params, batch: _Batch, networks: int) -> tuple[Tensor, Tens
     return logits.transpose(1, 2), embedding
 
 
-def _link_losses(embedding: Tensor, batch: _Batch) -> Tensor:
+def _link_losses(embedding: Tensor, pairs: _Pairs) -> Tensor:
     graphs, _, networks, _ = embedding.shape
-    flat = F.normalize(embedding.flatten(0, 1), dim=-1, eps=1e-8)
-    similar = (flat[batch.pairs[0]] * flat[batch.pairs[1]]).sum(-1)
-    each = F.binary_cross_entropy_with_logits(similar, batch.truth[:, None].expand_as(similar), reduction="none")
-    total = each.new_zeros(graphs, networks).index_add(0, batch.owner, each)
-    return total / torch.bincount(batch.owner, minlength=graphs)[:, None]
+    each = _pair_entropies(embedding.flatten(0, 1), pairs.nodes, pairs.truth)
+    total = each.new_zeros(graphs, networks).index_add(0, pairs.owner, each)
+    return total / torch.bincount(pairs.owner, minlength=graphs)[:, None]
 
 
 def retrain_on_test_graphs(
@@ -282,32 +313,31 @@ def retrain_on_test_graphs(
         seed: Seeds the pairs without an edge, the same for :math:`\ell_q` and :math:`\ell_{\mathrm{ref}}`.
 
     Raises:
-        ValueError: For no graphs, graphs of different sizes, parameters that do not fit, NaN features, or settings out
-            of range.
+        ValueError: For no graphs, graphs of different sizes, without an edge or with all of them, parameters or labels
+            that do not fit, NaN features, or settings out of range.
 
     Source: zheng2024lebed.
     """
-    require(len(graphs) > 0, "at least one graph", 0)
     require(epochs >= 1 and margin > 0 and 0 <= at_least <= epochs, "epochs of at least 1, a positive margin, "
             "at_least in [0, epochs]", (epochs, margin, at_least))  # fmt: skip
-    for graph in graphs:
-        require(getattr(graph, "x", None) is not None, "graphs with features x", "none")
-        require_finite("features", graph.x)
-    names = {f"{layer}.{part}" for layer in ("first", "second", "head") for part in ("weight", "bias")}
-    require(set(trained) == names == set(initial), f"the parameters {sorted(names)}", sorted(trained))
-    for name in names:
+    batch = _batch(graphs, trained)
+    require(set(trained) == set(initial), f"the parameters {sorted(trained)}", sorted(initial))
+    for name in trained:
         require(trained[name].shape == initial[name].shape, f"{name} of one shape", initial[name].shape)
     like = trained["head.weight"]
-    networks = like.shape[0]
-    batch = _batch(graphs, seed, like.dtype, like.device)
-    require(trained["first.weight"].shape[2] == batch.propagated.shape[2], f"networks for {batch.propagated.shape[2]} "
-            "features", trained["first.weight"].shape[2])  # fmt: skip
+    networks, nodes = like.shape[0], batch.propagated.shape[1]
+    pairs = _pairs(graphs, seed, like)
+    if labels is not None:
+        shape = (len(graphs), nodes)
+        require(tuple(labels.shape) == shape, f"labels of shape {shape}", tuple(labels.shape))
+        low, high = int(labels.min()), int(labels.max())
+        require(low >= 0 and high < like.shape[1], f"labels in [0, {like.shape[1]})", (low, high))
     given = {name: p.detach().repeat(len(graphs), *[1] * (p.ndim - 1)) for name, p in trained.items()}
     start = {name: p.detach().repeat(len(graphs), *[1] * (p.ndim - 1)) for name, p in initial.items()}
     with torch.no_grad():
         logits, embedding = _forward(given, batch, networks)
         answers = logits.argmax(-1) if labels is None else labels[:, :, None].expand(logits.shape[:-1])
-        reference = _link_losses(embedding, batch)
+        reference = _link_losses(embedding, pairs)
     distances, losses = [], []
 
     def loss(params: Params, step: int, generator: torch.Generator) -> Tensor:
@@ -315,7 +345,7 @@ def retrain_on_test_graphs(
         with torch.no_grad():
             square = torch.stack([(params[k] - given[k]).square().flatten(1).sum(1) for k in params]).sum(0)
             distances.append(square.sqrt().unflatten(0, (len(graphs), networks)))
-            losses.append(_link_losses(embedding, batch))
+            losses.append(_link_losses(embedding, pairs))
         entropy = logits.logsumexp(-1) - logits.gather(-1, answers[..., None])[..., 0]
         return entropy.mean(1).flatten()
 
@@ -338,13 +368,18 @@ def encoder_outputs(graphs: Sequence[Data], trained: Params) -> Float[Tensor, "g
         trained: Parameters stacked ``[networks, ...]``.
 
     Raises:
-        ValueError: For no graphs or graphs of different sizes.
+        ValueError: For no graphs, graphs of different sizes, NaN features, or parameters that do not fit.
     """
-    require(len(graphs) > 0, "at least one graph", 0)
-    like = trained["head.weight"]
-    batch = _batch(graphs, 0, like.dtype, like.device)
+    batch = _batch(graphs, trained)
     repeated = {name: p.repeat(len(graphs), *[1] * (p.ndim - 1)) for name, p in trained.items()}
-    return _forward(repeated, batch, like.shape[0])[0].transpose(1, 2)
+    return _forward(repeated, batch, len(trained["head.weight"]))[0].transpose(1, 2)
+
+
+def _check_probabilities(p: Tensor) -> None:
+    require(p.ndim >= 2 and min(p.shape[-2:]) > 0, "probabilities [..., n, C]", tuple(p.shape))
+    require_finite("probabilities", p)
+    if p.device.type != "meta":
+        require(bool(((p >= 0) & (p <= 1 + 1e-5)).all()), "probabilities in [0, 1]", "a value outside")
 
 
 def confidence_score(probabilities: Float[Tensor, "*M n C"]) -> Float[Tensor, "*M"]:
@@ -354,11 +389,9 @@ def confidence_score(probabilities: Float[Tensor, "*M n C"]) -> Float[Tensor, "*
         probabilities: Class probabilities.
 
     Raises:
-        ValueError: For no examples or NaN.
+        ValueError: For no examples or classes, NaN, or values outside [0, 1].
     """
-    require(probabilities.ndim >= 2 and probabilities.shape[-2] > 0, "probabilities [..., n, C]",
-            tuple(probabilities.shape))  # fmt: skip
-    require_finite("probabilities", probabilities)
+    _check_probabilities(probabilities)
     return 1 - probabilities.amax(-1).mean(-1)
 
 
@@ -367,9 +400,7 @@ def entropy_score(probabilities: Float[Tensor, "*M n C"]) -> Float[Tensor, "*M"]
 
     Arguments and errors as :func:`confidence_score`.
     """
-    require(probabilities.ndim >= 2 and probabilities.shape[-2] > 0, "probabilities [..., n, C]",
-            tuple(probabilities.shape))  # fmt: skip
-    require_finite("probabilities", probabilities)
+    _check_probabilities(probabilities)
     return -torch.xlogy(probabilities, probabilities).sum(-1).mean(-1)
 
 
@@ -389,13 +420,16 @@ def average_thresholded_confidence(
         confidence: Confidences on the test graph.
 
     Raises:
-        ValueError: For no examples on a side, or shapes that differ.
+        ValueError: For no examples on a side, shapes that differ, NaN, or correctness that is not boolean.
 
     Source: Garg et al. (2022), arXiv:2201.04234; zheng2024lebed (a baseline).
     """
     require(source_confidence.shape == source_correct.shape and source_confidence.shape[-1] > 0,
             f"correctness of shape {tuple(source_confidence.shape)}", tuple(source_correct.shape))  # fmt: skip
     require(confidence.shape[-1] > 0, "at least one test confidence", 0)
+    require(source_correct.dtype == torch.bool, "boolean correctness", source_correct.dtype)
+    require_finite("source_confidence", source_confidence)
+    require_finite("confidence", confidence)
     n = source_confidence.shape[-1]
     wrong = (n - source_correct.sum(-1)).long()
     ordered = torch.cat(

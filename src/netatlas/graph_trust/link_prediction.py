@@ -51,6 +51,10 @@ class DenseGAE(nn.Module):
 
     def forward(self, operator: Float[Tensor, "n n"], x: Float[Tensor, "n F"]) -> Float[Tensor, "n n"]:
         """Logit of every pair."""
+        nodes = (len(x), len(x))
+        require(tuple(operator.shape) == nodes, f"an operator of shape {nodes}", tuple(operator.shape))
+        features = self.first.in_features
+        require(x.shape[1] == features, f"{features} attributes of a node", x.shape[1])
         z = self.second(operator @ torch.relu(self.first(operator @ x)))
         return z @ z.T + self.bias
 
@@ -62,13 +66,14 @@ def dense_operator(adjacency: Float[Tensor, "*B n n"]) -> Float[Tensor, "*B n n"
         adjacency: Symmetric, non-negative adjacency.
 
     Raises:
-        ValueError: For a batch that is not square, no nodes, NaN, or negative weights.
+        ValueError: For a batch that is not square, no nodes, NaN, negative weights, or directed graphs.
     """
     require(adjacency.ndim >= 2 and adjacency.shape[-1] == adjacency.shape[-2] > 0, "adjacency [..., n, n]",
             tuple(adjacency.shape))  # fmt: skip
     require_finite("adjacency", adjacency)
     if adjacency.device.type != "meta":
-        require(bool((adjacency >= 0).all()), "non-negative weights", float(adjacency.min()))
+        require(bool((adjacency >= 0).all()), "non-negative weights", "a negative one")
+        require(bool((adjacency == adjacency.transpose(-1, -2)).all()), "undirected graphs", "a directed one")
     full = adjacency + torch.eye(adjacency.shape[-1], dtype=adjacency.dtype, device=adjacency.device)
     scale = full.sum(-1).rsqrt()
     return scale[..., :, None] * full * scale[..., None, :]
@@ -98,12 +103,14 @@ def fit_link_predictors(
         The architecture and its parameters, ``[M, ...]``.
 
     Raises:
-        ValueError: For shapes that do not fit, a graph without edges, or NaN.
+        ValueError: For shapes that do not fit, a graph without edges, directed or with weights above 1, or NaN.
     """
     require(adjacency.ndim == 3 and len(adjacency) == len(seeds) > 0, f"{len(seeds)} graphs", tuple(adjacency.shape))
     require(x.shape[:2] == adjacency.shape[:2], f"attributes of {tuple(adjacency.shape[:2])} nodes", tuple(x.shape))
     require_finite("x", x)
     operator = dense_operator(adjacency)
+    # An adjacency is the target of a cross-entropy, which has no lower bound beyond 1.
+    require(float(adjacency.max()) <= 1, "weights in [0, 1]", float(adjacency.max()))
     density = adjacency.mean((1, 2))
     require(bool((density > 0).all()), "graphs with edges", "an empty one")
     modules = []
@@ -137,9 +144,14 @@ def link_scores(
         x: Attributes, likewise.
 
     Raises:
-        ValueError: As :func:`dense_operator`.
+        ValueError: For shapes that do not fit, NaN attributes, or as :func:`dense_operator`.
     """
     operator = dense_operator(adjacency)
+    count = len(params["bias"])
+    for name, values in (("adjacency", adjacency), ("attributes", x)):
+        fits = values.ndim == 2 or (values.ndim == 3 and len(values) == count)
+        require(fits, f"{name} for all or one for each of {count} predictors", tuple(values.shape))
+    require_finite("attributes", x)
     dims = (0, 0 if operator.ndim == 3 else None, 0 if x.ndim == 3 else None)
     return vmap(lambda p, s, x: functional_call(model, p, (s, x)), in_dims=dims)(params, operator, x).sigmoid()
 
@@ -156,6 +168,7 @@ def pair_auc(scores: Float[Tensor, "*M P"], truth: Bool[Tensor, "*M P"]) -> Floa
     """
     require(scores.shape == truth.shape and scores.ndim >= 1, f"truth of shape {tuple(scores.shape)}",
             tuple(truth.shape))  # fmt: skip
+    require(truth.dtype == torch.bool, "a boolean truth", truth.dtype)
     require_finite("scores", scores)
     edges, pairs = truth.sum(-1), truth.shape[-1]
     require(bool(((edges > 0) & (edges < pairs)).all()), "edges and non-edges in every row", edges)
@@ -188,6 +201,7 @@ def dyadic_fairness_gaps(
     """
     require(scores.shape[-1] == same.shape[-1] == truth.shape[-1], f"{scores.shape[-1]} pairs",
             (same.shape[-1], truth.shape[-1]))  # fmt: skip
+    require(same.dtype == truth.dtype == torch.bool, "boolean kinds of pairs", (same.dtype, truth.dtype))
     require_finite("scores", scores)
 
     def mean(kind: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from netatlas.core.checks import require
+from netatlas.core.checks import require, require_finite
 from netatlas.core.conformal import weighted_conformal_quantile
 from netatlas.core.graph import as_csr
 
@@ -63,11 +63,20 @@ def khop_calibration_weights(distances: sp.csr_array, decay: Decay = "uniform") 
     """
     require(decay in ("uniform", "linear", "geometric"), "a decay out of uniform, linear, geometric", repr(decay))
     require(sp.issparse(distances), "a sparse matrix of distances", type(distances).__name__)
+    require_finite("distances", distances.data)
     require(distances.nnz == 0 or distances.data.min() >= 1, "distances of at least 1", "a smaller one")
     weights = sp.csr_array(distances, dtype=np.float64, copy=True)
     d = weights.data
     weights.data = {"uniform": np.ones_like, "linear": np.reciprocal, "geometric": lambda d: 0.5 ** (d - 1)}[decay](d)
     return weights
+
+
+def _check_nodes(nodes: np.ndarray, count: int) -> np.ndarray:
+    nodes = np.asarray(nodes)
+    require(nodes.ndim == 1 and (nodes.size == 0 or nodes.dtype.kind in "iu"), "integer node numbers", nodes.dtype)
+    low, high = (nodes.min(), nodes.max()) if nodes.size else (0, -1)
+    require(low >= 0 and high < count, f"nodes in [0, {count})", (low, high))
+    return nodes
 
 
 def random_neighbourhoods(weights: sp.csr_array, candidates: np.ndarray, seed: int) -> sp.csr_array:
@@ -81,8 +90,12 @@ def random_neighbourhoods(weights: sp.csr_array, candidates: np.ndarray, seed: i
         seed: Seeds the draw; a row's columns are distinct.
 
     Raises:
-        ValueError: If a row has more weights than there are candidates.
+        ValueError: For weights that are not sparse, candidates that are no columns or come twice, or a row with more
+            weights than there are candidates.
     """
+    require(sp.issparse(weights), "a sparse matrix of weights", type(weights).__name__)
+    candidates = _check_nodes(candidates, weights.shape[1])
+    require(len(np.unique(candidates)) == len(candidates), "distinct candidates", "one that comes twice")
     lengths = np.diff(weights.indptr)
     widest = int(lengths.max(initial=0))
     require(widest <= len(candidates), f"at least {widest} candidates", len(candidates))
@@ -114,16 +127,18 @@ def neighbourhood_quantiles(
         alpha: Allowed share of misses.
 
     Raises:
-        ValueError: For shapes that do not fit, a node that counts for itself, or as
+        ValueError: For weights that are not sparse, shapes that do not fit, a node that counts for itself, or as
             :func:`netatlas.core.conformal.weighted_conformal_quantile`.
 
     Source: clarkson2022naps.
     """
+    require(sp.issparse(weights), "a sparse matrix of weights", type(weights).__name__)
     require(weights.shape == (len(scores),) * 2, f"weights of shape {(len(scores),) * 2}", weights.shape)
-    require(tuple(calibration.shape) == (len(scores),), f"a mask of {len(scores)} nodes", tuple(calibration.shape))
+    boolean = tuple(calibration.shape) == (len(scores),) and calibration.dtype == torch.bool
+    require(boolean, f"a boolean mask of {len(scores)} nodes", (tuple(calibration.shape), calibration.dtype))
     require(not weights.diagonal().any(), "weights without a diagonal", "a node in its own neighbourhood")
     kept = np.flatnonzero(calibration.cpu().numpy())
-    near = sp.csr_array(sp.csc_array(weights)[:, kept])
+    near = sp.csr_array(weights)[:, kept]
     return weighted_conformal_quantile(scores[torch.from_numpy(kept).to(scores.device)], near, alpha)
 
 
@@ -140,12 +155,13 @@ def neighbourhood_balls(
         seed: Orders the roots.
 
     Raises:
-        ValueError: For no nodes, a count below 1, or as :func:`hop_distances`.
+        ValueError: For no nodes, nodes out of range, a count below 1, or as :func:`hop_distances`.
 
     Source: clarkson2022naps (NCCV).
     """
     require(len(nodes) > 0 and count >= 1, "at least one node and one ball", (len(nodes), count))
     reach = hop_distances(graph, hops)
+    nodes = _check_nodes(nodes, reach.shape[0])
     free = np.zeros(reach.shape[0], dtype=bool)
     free[nodes] = True
     balls = []
@@ -169,13 +185,14 @@ def neighbourhood_coverage_violation(
         alpha: Allowed share of misses.
 
     Raises:
-        ValueError: For no balls, or balls without any tested node.
+        ValueError: For no balls, balls with nodes out of range, or balls without any tested node.
 
     Source: clarkson2022naps (NCCV).
     """
     require(0 < alpha < 1, "alpha in (0, 1)", alpha)
     require(len(balls) > 0, "at least one ball", 0)
     values = coverage.detach().cpu().numpy()
+    balls = [_check_nodes(ball, len(values)) for ball in balls]
     means = [values[ball][~np.isnan(values[ball])] for ball in balls]
     require(any(len(part) for part in means), "a ball with tested nodes", "none")
     return float(max(abs(part.mean() - (1 - alpha)) for part in means if len(part)))

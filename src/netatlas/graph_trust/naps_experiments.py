@@ -138,7 +138,7 @@ def coverage_study(
         mask[calibration] = True
         scores = adaptive_scores(fitted.probabilities, torch.from_numpy(rng.random(n)))
         own = label_scores(scores, labels)
-        near = sp.csr_array(sp.csc_array(weights["uniform"])[:, calibration])
+        near = weights["uniform"][:, calibration]
         count = np.diff(near.indptr)[test]
         kept = test[count >= (1 - alpha) / alpha - 1e-9]
         tested += len(test)
