@@ -12,9 +12,7 @@ from netatlas.low_rank import (
     flops_ratio,
     kernel_matrix,
     matrix_kernel,
-    nuclear_subgradient,
     rank_cannot_rise,
-    soft_threshold,
     truncate_energy,
 )
 from netatlas.low_rank import pruning_experiments as px
@@ -54,27 +52,17 @@ def test_truncation_loses_at_most_its_share(loss, seed):
     assert (lost <= loss + 1e-12).all() and (torch.linalg.matrix_rank(low) == rank).all()
     nuclear = torch.linalg.svdvals(low).sum(-1)
     torch.testing.assert_close((sub * low).sum((-2, -1)), nuclear)
-    torch.testing.assert_close(sub, nuclear_subgradient(low, 1e-9))
 
 
 def test_subgradient_inequality_and_derivative():
     g = torch.Generator().manual_seed(0)
     w, other = (torch.randn(5, 4, dtype=torch.float64, generator=g) for _ in range(2))
     norm = lambda m: torch.linalg.svdvals(m).sum()  # noqa: E731
-    sub = nuclear_subgradient(w)
+    sub = truncate_energy(w, 0.0)[2]
     assert float(norm(other)) >= float(norm(w) + (sub * (other - w)).sum()) - 1e-12
     slope = (norm(w + 1e-6 * other) - norm(w - 1e-6 * other)) / 2e-6
     torch.testing.assert_close(slope, (sub * other).sum(), rtol=1e-6, atol=1e-6)
-    assert not nuclear_subgradient(torch.zeros(3, 3)).any()
-
-
-def test_soft_threshold_is_the_proximal_point():
-    w = torch.randn(4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    at = soft_threshold(w, 0.5)
-    objective = lambda z: (z - w).square().sum() / 2 + 0.5 * torch.linalg.svdvals(z).sum()  # noqa: E731
-    for seed in range(5):
-        step = 0.01 * torch.randn(4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-        assert float(objective(at + step)) >= float(objective(at))
+    assert not truncate_energy(torch.zeros(3, 3), 0.0)[2].any()
 
 
 def test_ranks_cannot_rise_within_the_premise():
@@ -157,7 +145,5 @@ def test_refusals():
         truncate_energy(torch.full((2, 2), torch.nan), 0.1)
     with pytest.raises(ValueError, match="same layers"):
         flops_ratio({"a": (1, 1, 3, 3)}, {}, {"a": 1}, "spatial")
-    with pytest.raises(ValueError, match="at least 0"):
-        soft_threshold(torch.eye(2), -1)
     with pytest.raises(ValueError, match="one arm"):
         px.train_pruned((torch.ones(1, 1, 8, 8), torch.zeros(1, dtype=torch.int64)), {}, [0], steps=1)

@@ -72,9 +72,7 @@ from .nf4 import (
     uniform_levels,
 )
 from .nuclear import (
-    nuclear_subgradient,
     rank_cannot_rise,
-    soft_threshold,
 )
 from .prompts import (
     Prompts,
@@ -169,7 +167,6 @@ __all__ = [
     "matrix_kernel",
     "mean_layer_utilization",
     "normal_float_levels",
-    "nuclear_subgradient",
     "orthonormal_basis",
     "output_change",
     "output_directions",
@@ -182,7 +179,6 @@ __all__ = [
     "relu_construction",
     "relu_forward",
     "replace_linear",
-    "soft_threshold",
     "steps_to_reach",
     "sufficient_rank",
     "svd_truncation",

@@ -12,7 +12,6 @@ prefix               softmax of :math:`x W_q P_k^\top` on P_v      beside      a
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -51,12 +50,17 @@ def freeze(module: nn.Module, *, stacked: bool = False) -> nn.Module:
 
 def _shared_copy(module: nn.Module) -> nn.Module:
     """A copy of the structure; constant tensors are the same ones."""
-    memo = {}
-    for part in module.modules():
-        for value in vars(part).values():
-            if isinstance(value, Tensor):
-                memo[id(value)] = value
-    return copy.deepcopy(module, memo)
+    made: dict[int, nn.Module] = {}
+
+    def shell(part: nn.Module) -> nn.Module:
+        # A deep copy would walk through every hook and tensor; only the dictionaries that name parts must be new.
+        if id(part) not in made:
+            new = made[id(part)] = type(part).__new__(type(part))
+            new.__dict__ = {k: v.copy() if isinstance(v, dict | set) else v for k, v in vars(part).items()}
+            new._modules = {name: None if child is None else shell(child) for name, child in part._modules.items()}
+        return made[id(part)]
+
+    return shell(module)
 
 
 def count_trainable(module: nn.Module) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -28,13 +29,25 @@ from .adapters import (
 from .integrator_experiments import Batches, dlrt_train
 from .loraplus import loraplus_scales
 from .manifold import FactorizedLinear, LowRankLinear
-from .nf4 import QuantizedLinear, dequantize, quantization_error, quantize, uniform_levels
+from .nf4 import (
+    NF4_LEVELS,
+    Quantized,
+    QuantizedLinear,
+    codes_of,
+    dequantize,
+    normal_float_levels,
+    quantization_error,
+    quantize,
+    uniform_levels,
+)
 from .prompts import Prompts, trimmed
 from .telecom import exact_match_by_family, majority_answers
 from .trained_rank import truncate_energy
 from .utilized import activation_gram, utilized_layer
 
 Build = Callable[[], nn.Module]
+# Prompts that are answered at once: the activations of more do not fit a processor's cache.
+AT_ONCE = 128
 
 
 @dataclass(frozen=True)
@@ -146,11 +159,11 @@ def fine_tune(
         device=base.head.weight.device,
     )  # fmt: skip
     seconds = (time.perf_counter() - start) / len(grid)
-    scores = many.accuracy(validation.tokens, validation.answers).reshape(len(rates), -1).mean(1)
+    scores = many.accuracy(validation.tokens, validation.answers, batch_size=AT_ONCE).reshape(len(rates), -1).mean(1)
     best = int(scores.argmax())
     chosen = many[torch.arange(best * len(seeds), (best + 1) * len(seeds))]
     return FineTuned(
-        chosen.accuracy(test.tokens, test.answers).cpu(),
+        chosen.accuracy(test.tokens, test.answers, batch_size=AT_ONCE).cpu(),
         trainable,
         rates[best],
         best in (0, len(rates) - 1),
@@ -248,6 +261,8 @@ class QuantizerChecks(NamedTuple):
         gradient: largest relative difference between the gradients of A and B over quantised and over
             dequantised weights.
         again: largest change when a dequantised tensor is quantised again, without double quantisation.
+        levels: largest distance of NF4's sixteen levels from the normal quantiles that define them.
+        used: entropy of NF4's codes in bits, on normal and on uniform weights; 4 if all are equally frequent.
     """
 
     normal: dict[str, float]
@@ -257,6 +272,8 @@ class QuantizerChecks(NamedTuple):
     double_cost: float
     gradient: float
     again: float
+    levels: float
+    used: tuple[float, float]
 
 
 def quantizer_checks(seed: int, *, count: int = 2**20) -> QuantizerChecks:
@@ -296,7 +313,14 @@ def quantizer_checks(seed: int, *, count: int = 2**20) -> QuantizerChecks:
     return QuantizerChecks(
         *errors, double.bits_per_weight, single.bits_per_weight,
         quantization_error(normal, double=True) / errors[0]["NF4"], difference, again,
+        float((normal_float_levels() - torch.tensor(NF4_LEVELS, dtype=torch.float64)).abs().max()),
+        (_code_entropy(double), _code_entropy(quantize(uniform))),
     )  # fmt: skip
+
+
+def _code_entropy(stored: Quantized) -> float:
+    share = torch.bincount(codes_of(stored), minlength=16).double() / math.prod(stored.shape)
+    return float(-torch.xlogy(share, share).sum() / math.log(2))
 
 
 def frozen_bytes(base: Transformer, quantized: bool) -> int:
@@ -319,7 +343,7 @@ def answers(tuned: FineTuned, prompts: Prompts) -> Tensor:
         tuned: From :func:`fine_tune`.
         prompts: What is asked.
     """
-    return tuned.ensemble.predict(trimmed(prompts).tokens).argmax(-1).cpu()
+    return tuned.ensemble.predict(trimmed(prompts).tokens, batch_size=AT_ONCE).argmax(-1).cpu()
 
 
 def families_won(
@@ -379,12 +403,13 @@ def low_rank_methods(
         module, params, kept = run(base, data, order, lr, steps, batch)
         seconds = (time.perf_counter() - start) / len(grid)
         many = Ensemble(module, params, {})
-        scores = many.accuracy(validation.tokens, validation.answers).reshape(len(rates), -1).mean(1)
+        scores = many.accuracy(validation.tokens, validation.answers, batch_size=AT_ONCE)
+        scores = scores.reshape(len(rates), -1).mean(1)
         best = int(scores.argmax())
         rows = torch.arange(best * len(seeds), (best + 1) * len(seeds))
         found[name] = FineTuned(
-            many[rows].accuracy(test.tokens, test.answers).cpu(), round(float(kept[rows].double().mean())),
-            rates[best], best in (0, len(rates) - 1), seconds, many[rows],
+            many[rows].accuracy(test.tokens, test.answers, batch_size=AT_ONCE).cpu(),
+            round(float(kept[rows].double().mean())), rates[best], best in (0, len(rates) - 1), seconds, many[rows],
         )  # fmt: skip
     return found
 

@@ -1,4 +1,4 @@
-r"""The nuclear norm in training: its sub-gradient, its proximal step, and the rule by which ranks cannot rise."""
+"""Trained rank pruning's rule by which ranks cannot rise."""
 
 from __future__ import annotations
 
@@ -7,45 +7,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from netatlas.core.checks import require, require_finite
-
-
-def nuclear_subgradient(matrix: Float[Tensor, "*M a b"], tolerance: float = 1e-6) -> Float[Tensor, "*M a b"]:
-    r"""The sub-gradient :math:`U_r V_r^\top` of the nuclear norm :math:`\lVert W \rVert_* = \sum_i s_i`, of least norm.
-
-    Only the :math:`r` directions with singular values above the tolerance enter. Of all sub-gradients
-    :math:`U_r V_r^\top + W_0` this is the one with :math:`W_0 = 0`.
-
-    Args:
-        matrix: ``[..., a, b]``.
-        tolerance: Singular values count if they exceed this share of the largest one.
-
-    Raises:
-        ValueError: For NaN or a negative tolerance.
-
-    Source:
-        xu2020trp.
-    """
-    require_finite("matrix", matrix)
-    require(tolerance >= 0, "a tolerance of at least 0", tolerance)
-    u, s, vt = torch.linalg.svd(matrix, full_matrices=False)
-    keep = s > tolerance * s[..., :1]
-    return (u * keep[..., None, :]) @ vt
-
-
-def soft_threshold(matrix: Float[Tensor, "*M a b"], amount: float) -> Float[Tensor, "*M a b"]:
-    r"""The proximal step of the nuclear norm, :math:`U \max(S - \lambda, 0) V^\top`.
-
-    Args:
-        matrix: ``[..., a, b]``.
-        amount: The :math:`\lambda` that every singular value loses, at least 0.
-
-    Raises:
-        ValueError: For NaN or a negative amount.
-    """
-    require_finite("matrix", matrix)
-    require(amount >= 0, "an amount of at least 0", amount)
-    u, s, vt = torch.linalg.svd(matrix, full_matrices=False)
-    return (u * (s - amount).clamp_min(0)[..., None, :]) @ vt
 
 
 def rank_cannot_rise(

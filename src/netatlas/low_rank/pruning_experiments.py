@@ -171,7 +171,7 @@ def train_pruned(
         index = order[epoch, :, at * batch : (at + 1) * batch]
 
         def one(p: Params, b: Params, x: Tensor, y: Tensor) -> Tensor:
-            return nn.functional.cross_entropy(functional_call(module, (p, b), (x,)), y)
+            return nn.functional.cross_entropy(functional_call(module, (p, b), (x,), tie_weights=False), y)
 
         value = vmap(one)(p, buffers, x[index], y[index])
         # Linear in the weights with the sub-gradient for a slope: its gradient is the sub-gradient itself.
@@ -204,7 +204,7 @@ def accuracies(
     """
     module = SmallConvNet().to(data[0][0].device)
     buffers = {k: v[rows].clone() for k, v in networks.buffers.items()}
-    call = vmap(lambda p, b, x: functional_call(module, (p, b), (x,)), in_dims=(0, 0, None))
+    call = vmap(lambda p, b, x: functional_call(module, (p, b), (x,), tie_weights=False), in_dims=(0, 0, None))
     with torch.no_grad():
         if renew is not None:
             for norm in module.norms:
@@ -310,8 +310,10 @@ def post_hoc(networks: PrunedNetworks, like: Cut, train: Data, validation: Data,
     """
     rows = networks.rows(arm)
     tries = [like.ranks, ranks_at_ratio(networks, rows, like.ratio)]
-    cuts = [cut_arm(networks, arm, ranks, train, validation, test) for ranks in tries]
-    return max(cuts, key=lambda c: float(c.validation.mean()))
+    # Validation chooses before anything else is measured.
+    scores = [accuracies(networks, cut(networks, rows, ranks), rows, [validation], train[0])[0] for ranks in tries]
+    best = max(range(len(tries)), key=lambda i: float(scores[i].mean()))
+    return cut_arm(networks, arm, tries[best], train, validation, test)
 
 
 def fine_tuned(
@@ -340,7 +342,7 @@ def fine_tuned(
         index = order[epoch, :, at * 32 : (at + 1) * 32].to(train[0].device)
 
         def one(p: Params, b: Params, x: Tensor, y: Tensor) -> Tensor:
-            return nn.functional.cross_entropy(functional_call(module, (p, b), (x,)), y)
+            return nn.functional.cross_entropy(functional_call(module, (p, b), (x,), tie_weights=False), y)
 
         return vmap(one)(p, buffers, train[0][index], train[1][index])
 
@@ -384,15 +386,17 @@ def accuracy_curve(
         train, validation, test: As in :func:`cut_arm`.
     """
     found, chosen = [], []
+    # Validation has nothing to choose where there is one candidate.
+    sets = [test, validation] if len(candidates) > 1 else [test]
     for target in targets:
         cuts = []
         for arm in candidates:
             rows = networks.rows(arm)
             low = cut(networks, rows, ranks_at_ratio(networks, rows, target))
-            cuts.append(accuracies(networks, low, rows, [validation, test], train[0]))
-        best = max(range(len(cuts)), key=lambda i: float(cuts[i][0].mean()))
+            cuts.append(accuracies(networks, low, rows, sets, train[0]))
+        best = max(range(len(cuts)), key=lambda i: float(cuts[i][-1].mean())) if len(cuts) > 1 else 0
         chosen.append(candidates[best])
-        found.append(cuts[best][1])
+        found.append(cuts[best][0])
     table, at = torch.stack(found), torch.tensor(targets, dtype=torch.float64)
     area = torch.trapezoid(table, at[:, None], dim=0) / (at[-1] - at[0])
     return Curve(targets, table, area, chosen)

@@ -85,7 +85,12 @@ def _directions(ensemble: Ensemble, inputs: Tensor) -> list[list[tuple[Tensor, T
     return [[first] * len(ensemble), *rest]
 
 
-def projections(ensemble: Ensemble, inputs: Tensor, test: Data, thresholds: Sequence[float]) -> Projections:
+Directions = list[list[tuple[Tensor, Tensor]]]
+
+
+def projections(
+    ensemble: Ensemble, inputs: Tensor, test: Data, thresholds: Sequence[float], known: Directions | None = None
+) -> Projections:
     """Project the hidden layers of trained networks at every threshold, with data and without.
 
     Args:
@@ -93,12 +98,13 @@ def projections(ensemble: Ensemble, inputs: Tensor, test: Data, thresholds: Sequ
         inputs: On which the subspaces are found.
         test: Inputs and labels.
         thresholds: Shares of energy.
+        known: Energies and directions of the layers' inputs, if they were found before.
 
     Source:
         garg2024utilized.
     """
     names = [f"layers.{i}.weight" for i in range(len(ensemble.module.layers) - 1)]  # type: ignore[arg-type]
-    directions = _directions(ensemble, inputs)
+    directions = _directions(ensemble, inputs) if known is None else known
     arms = ("projected", "SVD of equal rank", "inputs only", "outputs only")
     accuracy: dict[str, list[Tensor]] = {arm: [] for arm in arms}
     ranks_in, ranks_out, used, kept, order, identity = [], [], [], [], 0.0, 0.0
@@ -196,7 +202,7 @@ def _mean_utilization(ensemble: Ensemble, inputs: Tensor, thresholds: Sequence[f
     return table
 
 
-def factor_ensemble(ensemble: Ensemble, inputs: Tensor, threshold: float) -> Ensemble:
+def factor_ensemble(ensemble: Ensemble, inputs: Tensor, threshold: float, known: Directions | None = None) -> Ensemble:
     """The projected networks with their hidden layers as two factors, padded with zeros to one rank.
 
     Zero columns have zero gradients, so that training leaves each network at its own rank.
@@ -205,10 +211,11 @@ def factor_ensemble(ensemble: Ensemble, inputs: Tensor, threshold: float) -> Ens
         ensemble: Multilayer perceptrons.
         inputs: On which the subspaces are found.
         threshold: Share of energy.
+        known: As in :func:`projections`.
     """
     params = dict(ensemble.params)
     ranks = []
-    for depth, directions in enumerate(_directions(ensemble, inputs)):
+    for depth, directions in enumerate(_directions(ensemble, inputs) if known is None else known):
         weights = params.pop(f"layers.{depth}.weight")
         factors = [utilized_layer(w, d, threshold).factors for w, d in zip(weights, directions)]
         room = max(a.shape[1] for a, _ in factors)
@@ -248,8 +255,9 @@ def utilization_experiment(
     pixels, widths = x.shape[1], [x.shape[1], width, width]
     options = {"seeds": seeds, "batch_size": 64, "optimizer": "adam", "lr": 1e-3, "device": device}
     trained = fit_many(partial(MLP, [*widths, 10]), x, y, epochs=epochs, **options)
-    found = projections(trained, x, (test[0].flatten(1), test[1]), thresholds)
-    first = principal_directions(activation_gram([x]))
+    directions = _directions(trained, x)
+    found = projections(trained, x, (test[0].flatten(1), test[1]), thresholds, directions)
+    first = directions[0][0]
     members = []
     for seed in seeds:
         with torch.random.fork_rng(devices=[]):
@@ -266,7 +274,7 @@ def utilization_experiment(
     ranks = [utilized_layer(w, gram, 0.99).output_rank / width for w in trained.params["layers.0.weight"]]
     few = fine_steps * 64
     again = options | {"lr": 1e-4}
-    part = factor_ensemble(trained, x, tune)
+    part = factor_ensemble(trained, x, tune, directions)
     flat = test[0].flatten(1), test[1]
     tuned = fit_many(lambda: part.module, x[:few], y[:few], epochs=1, init=part, **again)
     dense = fit_many(partial(MLP, [*widths, 10]), x[:few], y[:few], epochs=1, init=trained, **again)
