@@ -15,15 +15,12 @@ from netatlas.core.graph_operators import (
     inverse_power,
     laplacian,
     magnetic_laplacian,
-    ppr_digraph_adjacency,
     propagation_limit,
-    random_walk,
     reciprocity,
     require_undirected,
     sheaf,
     sheaf_coboundary,
     sheaf_laplacian,
-    stationary_distribution,
     symmetrized,
     undirected_edges,
 )
@@ -77,7 +74,6 @@ def test_isolated_nodes_loops_and_parallel_edges():
     plain = laplacian(graph).toarray()
     np.testing.assert_allclose(plain, [[2, -2, 0, 0], [-2, 2, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
     assert np.isfinite(laplacian(graph, "sym").toarray()).all()
-    np.testing.assert_allclose(random_walk(graph).toarray().sum(1), 1)
     assert undirected_edges(graph).tolist() == [[0], [1]]
     with pytest.raises(ValueError, match="node indices"):
         laplacian(Data(edge_index=torch.tensor([[0], [7]]), num_nodes=3))
@@ -126,40 +122,6 @@ def test_directed_adjacency():
     undirected = symmetrized(graph)
     np.testing.assert_allclose(
         directed_adjacency(undirected).toarray(), normalized_adjacency(undirected, "sym").toarray(), atol=1e-14
-    )
-
-
-def test_random_walk_and_stationary_law():
-    graph = random_graph(5, directed=True)
-    step = random_walk(graph, stay=0.3)
-    np.testing.assert_allclose(step.sum(1), 1)
-    law = stationary_distribution(step, teleport=0.2)
-    dense = 0.8 * step.toarray() + 0.2 / 12
-    np.testing.assert_allclose(law @ dense, law, atol=1e-12)
-    assert abs(law.sum() - 1) < 1e-12
-    ranks = nx.pagerank(random_graph(4, n=10, p=0.5), alpha=0.9, tol=1e-12)
-    ours = stationary_distribution(random_walk(random_graph(4, n=10, p=0.5)), teleport=0.1)
-    np.testing.assert_allclose(ours, list(ranks.values()), atol=1e-8)
-    for bad in (0.0, 1.0, -0.5):
-        with pytest.raises(ValueError, match="teleport"):
-            stationary_distribution(step, teleport=bad)
-    with pytest.raises(ValueError, match="mass"):
-        stationary_distribution(2 * step)
-    with pytest.raises(ValueError, match="convergence"):
-        stationary_distribution(step, max_steps=2)
-    with pytest.raises(ValueError, match="staying"):
-        random_walk(graph, stay=1.0)
-
-
-def test_ppr_digraph_adjacency():
-    graph = random_graph(2, directed=True)
-    matrix = ppr_digraph_adjacency(graph).toarray()
-    np.testing.assert_allclose(matrix, matrix.T, atol=1e-15)
-    assert np.abs(np.linalg.eigvalsh(matrix)).max() < 1 + 0.2
-    # Of an undirected regular graph the law is uniform, so that nothing but the walk is left.
-    ring = nx.cycle_graph(6)
-    np.testing.assert_allclose(
-        ppr_digraph_adjacency(ring).toarray(), normalized_adjacency(ring, "row", self_loops=True).toarray(), atol=1e-12
     )
 
 
@@ -257,6 +219,5 @@ def test_no_edges_and_one_node():
             symmetrized(empty),
         ):
             assert matrix.shape == (n, n) and abs(matrix).sum() == 0
-        np.testing.assert_array_equal(random_walk(empty).toarray(), np.eye(n))
         np.testing.assert_allclose(propagation_limit(empty, np.ones((n, 2))), 1)
         assert undirected_edges(empty).shape == (2, 0) and np.isnan(reciprocity(empty))

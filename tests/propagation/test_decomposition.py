@@ -9,10 +9,8 @@ from torch_geometric.utils import from_networkx
 
 from netatlas.core.graph import as_csr, normalized_adjacency
 from netatlas.propagation import (
-    EntrywiseFilterSum,
     PairwiseFilter,
     PDFNetwork,
-    basis_sums,
     channel_matrices,
     commutator_norm,
     graph_matrix_basis,
@@ -89,15 +87,6 @@ def test_linear_filters_commute_on_one_decomposition_only():
     assert commutator_norm(torch.zeros(3, 3), torch.eye(3)) == 0
 
 
-def test_linear_sum_is_least_squares():
-    batch = padded_graphs(graphs())
-    basis = graph_matrix_basis(batch.adjacency, batch.mask, {-0.5: 2})
-    x = batch.x[..., 0]
-    model = EntrywiseFilterSum(3, linear=True)
-    packed = pack_graphs(batch._replace(x=batch.x[..., :1]), basis)
-    torch.testing.assert_close(model(packed), basis_sums(basis, x) @ model.map.weight[0])
-
-
 def test_refusals():
     data = graphs()
     batch = padded_graphs(data)
@@ -114,9 +103,7 @@ def test_refusals():
         lambda: pack_graphs(batch, torch.zeros(1, 2, 2, 3)),
         lambda: commutator_norm(torch.zeros(2, 3), torch.zeros(3, 3)),
         lambda: commutator_norm(torch.full((2, 2), torch.nan), torch.zeros(2, 2)),
-        lambda: basis_sums(torch.zeros(1, 2, 2, 3), torch.zeros(2, 2)),
         lambda: channel_matrices(PairwiseFilter(3, 2), torch.zeros(2, 3)),
-        lambda: EntrywiseFilterSum(0, linear=True),
     ):
         with pytest.raises(ValueError, match="expected"):
             call()

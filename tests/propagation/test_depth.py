@@ -14,6 +14,7 @@ from netatlas.propagation import (
     combined_features,
     fit_transfer,
     node_adaptive_weights,
+    node_entropy,
     propagated_features,
     random_splits,
     ring,
@@ -21,6 +22,7 @@ from netatlas.propagation import (
     transfer_inputs,
     tune_nodes,
 )
+from netatlas.propagation.portrait import bottleneck_task, portrait_rows
 
 GRAPH = nx.connected_watts_strogatz_graph(15, 4, 0.3, seed=0)
 X = np.random.default_rng(0).normal(size=(15, 4)) ** 2
@@ -101,12 +103,48 @@ def test_tuning_chooses_by_validation():
     assert tuned.test.shape == (3,) and tuned.logits.shape == (3, 15, 3)
     assert (tuned.validation == tuned.fit.validation.reshape(3, 4).max(1).values).all()
     torch.testing.assert_close(tuned.model(1)(torch.from_numpy(X).float()), tuned.logits[1], atol=1e-5, rtol=1e-4)
+    again = tune_nodes(
+        lambda: GCN([4, 4, 3], operator),
+        torch.from_numpy(X).float(),
+        y,
+        masks,
+        seeds=[0, 1, 2],
+        epochs=10,
+        settings=tuned.setting,
+    )
+    assert again.setting == tuned.setting and len(again.fit.ensemble) == 3
+    torch.testing.assert_close(again.logits, tuned.logits, atol=1e-5, rtol=1e-4)
+    with pytest.raises(ValueError, match="3 settings"):
+        tune_nodes(lambda: None, torch.zeros(15, 4), y, masks, seeds=[0, 1, 2], epochs=1, settings=[(0.1, 0.0)])
     with pytest.raises(ValueError, match="setting"):
         tune_nodes(lambda: None, torch.zeros(15, 4), y, masks, seeds=[0, 1, 2], epochs=1, grid=[])
     with pytest.raises(ValueError, match="rows"):
         tune_nodes(lambda: None, torch.zeros(15, 4), y, masks, seeds=[0], epochs=1)
     with pytest.raises(ValueError, match="shares"):
         random_splits(y, (0.5, 0.5), seeds=[0])
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+def test_entropy_of_nodes_and_its_gradient(scale):
+    logits = scale * torch.randn(15, 3, generator=torch.Generator().manual_seed(0)).double()
+    logits.requires_grad_(True)
+    y = torch.arange(15) % 3
+    ours, theirs = node_entropy(logits, y), torch.nn.functional.cross_entropy(logits, y, reduction="none")
+    torch.testing.assert_close(ours, theirs)
+    (a,), (b,) = (torch.autograd.grad(v.sum(), logits, retain_graph=True) for v in (ours, theirs))
+    torch.testing.assert_close(a, b)
+    with pytest.raises(ValueError, match="15 labels"):
+        node_entropy(logits, y[:3])
+
+
+def test_portrait_keeps_the_settings_of_one_depth():
+    task = bottleneck_task(10, clique=3, path=0, tokens=2, seeds=[0, 1])
+    options = {"hidden": 4, "epochs": 3, "seeds": [0, 1], "rewired": 1, "scope": 4, "targets": 1}
+    rows = portrait_rows("bells", task, [1, 2], tuned_at=2, **options)
+    assert rows.depth.is_monotonic_increasing and (rows.model == "MLP").sum() == 1
+    assert set(rows.groupby("model").size()) == {1, 2} and np.isfinite(rows["far share"]).all()
+    with pytest.raises(ValueError, match="depth out of"):
+        portrait_rows("bells", task, [1, 2], tuned_at=4, **options)
 
 
 def test_refusals():

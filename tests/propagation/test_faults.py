@@ -88,10 +88,8 @@ UNDIRECTED = {
 ANY = {
     "symmetrized": operators.symmetrized,
     "reciprocity": operators.reciprocity,
-    "random_walk": operators.random_walk,
     "directed_adjacency": operators.directed_adjacency,
     "magnetic_laplacian": operators.magnetic_laplacian,
-    "ppr_digraph_adjacency": operators.ppr_digraph_adjacency,
     "edge_homophily": lambda g: edge_homophily(g, Y),
     "neighbor_label_histograms": lambda g: neighbor_label_histograms(g, Y),
     "cross_class_similarity": lambda g: cross_class_similarity(g, Y),

@@ -23,6 +23,13 @@ from netatlas.propagation import (
     walk_bound,
     width_bound,
 )
+from netatlas.propagation.squashing_experiments import (
+    bound_checks,
+    farthest_node,
+    marked_features,
+    sensitivity_beside_bounds,
+    trained_path_weights,
+)
 
 GRAPH = nx.connected_watts_strogatz_graph(9, 4, 0.4, seed=2)
 
@@ -91,6 +98,30 @@ def test_width_bound_holds():
     actual = jacobian.abs().sum(1).amax(-1).numpy()
     bound = width_bound(GRAPH, layers, width=width, weight=weight, residual=0.4, aggregate=0.6)
     assert (actual <= bound + 1e-12).all()
+
+
+def test_bounds_beside_networks_and_broken_by_another_graph():
+    found = bound_checks({"barbell": nx.barbell_graph(4, 2)}, layers=4, width=4, steps=60, draws=2, seed=0)
+    assert (found.table["largest measured / bound"] <= 1).all() and found.error < 0.9
+    assert (found.table["median bound / measured"] > 1).all() and (found.hops.loose > 1).all()
+    broken = found.table["broken if renamed"].unstack()
+    assert (broken["walks"] > 0.05).all() and (broken["walks"] >= broken["resistance"]).all()
+
+
+def test_bounds_take_the_constants_of_the_network():
+    weights, error = trained_path_weights(GRAPH, 4, 3, steps=0, seeds=[5, 6])
+    assert weights.shape == (2, 2, 3, 4, 4) and torch.isnan(error).all()
+    torch.testing.assert_close(weights[0], PathNetwork(GRAPH, 4, 3, shared=False, seed=5).weights)
+    x = marked_features(9, 2, 4, draws=1, generator=torch.Generator().manual_seed(0))[0]
+    sides = sensitivity_beside_bounds(GRAPH, weights[0], x)
+    net = PathNetwork(GRAPH, 4, 3, shared=False, seed=5)
+    blocks = node_jacobian(net, x).transpose(1, 2)
+    np.testing.assert_allclose(sides["walks"][0], torch.linalg.matrix_norm(blocks, 2).numpy(), atol=1e-12)
+    np.testing.assert_allclose(sides["width"][0], blocks.abs().sum(2).amax(-1).numpy(), atol=1e-12)
+    # Orthogonal weights: every layer has alpha = sqrt(2) / 2.
+    np.testing.assert_allclose(sides["walks"][1], walk_bound(GRAPH, 3, alpha=0.5**0.5), rtol=1e-12)
+    np.testing.assert_allclose(sides["resistance"][1], resistance_bound(GRAPH, 3, alpha=0.5**0.5), rtol=1e-12)
+    assert farthest_node(nx.path_graph(5)) == 0 and farthest_node(nx.star_graph(3)) == 1
 
 
 def test_linear_limit_is_access_time_and_resistance():

@@ -28,6 +28,16 @@ def test_householder_products_are_orthogonal(dim):
         householder_orthogonal(torch.zeros(3, 99), dim)
 
 
+def test_householder_product_by_hand():
+    p = 0.7
+    first, second = np.array([1, p]), np.array([0, 1.0])
+    product = np.eye(2)
+    for v in (first, second):
+        product = product @ (np.eye(2) - 2 * np.outer(v, v) / (v @ v))
+    found = householder_orthogonal(torch.tensor([[p]], dtype=torch.float64), 2)[0]
+    np.testing.assert_allclose(found.numpy(), product, atol=1e-15)
+
+
 @pytest.mark.parametrize("dim", [1, 2, 3, 4])
 def test_inverse_roots(dim):
     g = torch.Generator().manual_seed(1)

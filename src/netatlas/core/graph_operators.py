@@ -1,4 +1,4 @@
-"""Sparse operators of graphs: Laplacians, walks, operators that keep direction, and sheaf Laplacians."""
+"""Sparse operators of graphs: Laplacians, operators that keep direction, limits, and sheaf Laplacians."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from scipy.sparse import csgraph
 
 from netatlas.core.checks import require, require_finite
-from netatlas.core.graph import as_csr, normalized_adjacency
+from netatlas.core.graph import as_csr
 
 
 def inverse_power(values: Float[np.ndarray, " n"], exponent: float) -> Float[np.ndarray, " n"]:
@@ -107,25 +107,6 @@ def laplacian(graph: Any, kind: Literal["combinatorial", "sym", "row"] = "combin
     return sp.csr_array(scale @ plain @ scale)
 
 
-def random_walk(graph: Any, *, stay: float = 0.0) -> sp.csr_array:
-    r"""Transition matrix of the walk that stays with a probability and else moves to a random neighbour.
-
-    .. math:: P = s I + (1 - s) D^{-1} A
-
-    Args:
-        graph: Directed or not; row :math:`u` holds the edges from :math:`u`. A node without out-edges stays.
-        stay: Probability :math:`s` of staying, in [0, 1).
-
-    Raises:
-        ValueError: For a probability outside [0, 1) or a bad graph.
-    """
-    require(0 <= stay < 1, "a probability of staying in [0, 1)", stay)
-    matrix = as_csr(graph)
-    step = normalized_adjacency(matrix, "row")
-    still = np.where(matrix.sum(1) > 0, stay, 1.0)
-    return sp.csr_array(sp.diags_array(still) + (1 - stay) * step)
-
-
 def directed_adjacency(graph: Any) -> sp.csr_array:
     r"""The adjacency of a directed graph, normalised by the degrees at both ends of an edge.
 
@@ -176,63 +157,6 @@ def magnetic_laplacian(graph: Any, charge: float = 0.25) -> sp.csr_array:
     degree = np.bincount(both.row, both.data, matrix.shape[0])
     scale = sp.diags_array(inverse_power(degree, 0.5))
     return sp.csr_array(sp.diags_array((degree > 0).astype(complex)) - scale @ hermitian @ scale)
-
-
-def stationary_distribution(
-    step: Any, *, teleport: float = 0.1, tolerance: float = 1e-14, max_steps: int = 10_000
-) -> Float[np.ndarray, " n"]:
-    r"""Stationary law of a walk that jumps to a uniform node with a probability.
-
-    .. math:: \pi = (1 - a)\, P^\top \pi + \tfrac{a}{n} \mathbf 1
-
-    Args:
-        step: Row-stochastic ``[n, n]``; what a row lacks in mass jumps too.
-        teleport: The probability :math:`a`, in (0, 1).
-        tolerance: Change in the 1-norm at which the iteration ends.
-        max_steps: Most steps.
-
-    Raises:
-        ValueError: For a probability outside (0, 1), a row with more mass than one, a bad matrix, or an iteration that
-            did not end.
-    """
-    require(0 < teleport < 1, "a teleport probability in (0, 1)", teleport)
-    matrix = as_csr(step)
-    rows = matrix.sum(1)
-    require(bool((rows <= 1 + 1e-9).all()), "rows of mass at most 1", rows.max())
-    transposed, n = sp.csr_array(matrix.T), matrix.shape[0]
-    law = np.full(n, 1 / n)
-    for _ in range(max_steps):
-        moved = (1 - teleport) * (transposed @ law)
-        moved += (1 - moved.sum()) / n
-        change = np.abs(moved - law).sum()
-        law = moved
-        if change < tolerance:
-            return law
-    raise ValueError(f"expected convergence within {max_steps} steps, got a change of {change:.3g}")
-
-
-def ppr_digraph_adjacency(graph: Any, *, teleport: float = 0.1) -> sp.csr_array:
-    r"""Symmetric propagation matrix of a directed graph, from the stationary law of its walk with jumps.
-
-    .. math:: S = \tfrac12 \bigl(\Pi^{1/2} P\, \Pi^{-1/2} + \Pi^{-1/2} P^\top \Pi^{1/2}\bigr),\qquad
-        P = (D + I)^{-1} (A + I)
-
-    Here :math:`\Pi` is the diagonal of the stationary law of :math:`(1 - a) P + \tfrac an \mathbf 1 \mathbf 1^\top`;
-    the jumps shape :math:`\Pi` only, so that :math:`S` stays sparse.
-
-    Args:
-        graph: Row :math:`u` holds the edges from :math:`u`.
-        teleport: The probability :math:`a` of a jump, in (0, 1).
-
-    Raises:
-        ValueError: For a probability outside (0, 1) or a bad graph.
-
-    Source: sun2024directed (a survey), after DiGCN, arXiv:2004.13970.
-    """
-    step = normalized_adjacency(graph, "row", self_loops=True)
-    root = np.sqrt(stationary_distribution(step, teleport=teleport))
-    half = sp.csr_array(sp.diags_array(root) @ step @ sp.diags_array(1 / root))
-    return sp.csr_array(0.5 * (half + half.T))
 
 
 def propagation_limit(

@@ -7,11 +7,9 @@ from .bottlenecks import (
     ring,
 )
 from .decomposition import (
-    EntrywiseFilterSum,
     PaddedGraphs,
     PairwiseFilter,
     PDFNetwork,
-    basis_sums,
     channel_matrices,
     commutator_norm,
     graph_matrix_basis,
@@ -124,6 +122,7 @@ from .transfer import (
 from .tuning import (
     NodeTask,
     TunedNodes,
+    node_entropy,
     node_task,
     random_splits,
     sparse_splits,
@@ -135,7 +134,6 @@ __all__ = [
     "DecoupledGCN",
     "DirectedGCN",
     "DirectionScore",
-    "EntrywiseFilterSum",
     "FeatureExpansion",
     "MagNet",
     "MixtureFit",
@@ -155,7 +153,6 @@ __all__ = [
     "add_targeted_edges",
     "aggregated_error",
     "approximate_ppr",
-    "basis_sums",
     "centred_ranks",
     "channel_matrices",
     "class_sheaf",
@@ -199,6 +196,7 @@ __all__ = [
     "mixture_loss",
     "neighbor_label_histograms",
     "node_adaptive_weights",
+    "node_entropy",
     "node_jacobian",
     "node_task",
     "pack_graphs",

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from netatlas.core.graph import as_csr
-from netatlas.core.graph_operators import directed_adjacency, symmetrized
+from netatlas.core.graph_operators import directed_adjacency, reciprocity, symmetrized
 from netatlas.core.message_passing import GCN, SparseOperator, gcn_operator
 from netatlas.core.stats import mean_interval
 from netatlas.propagation.directed import (
@@ -36,6 +36,7 @@ class DirectionRun(NamedTuple):
         shuffled: Shuffled form minus twin, of the same model.
         selector: Whether the selector wanted direction, decided before the training, one value a split.
         advantage: Its statistic, likewise.
+        reciprocity: Share of the graph's edges that run both ways, likewise.
     """
 
     test: dict[str, np.ndarray]
@@ -43,6 +44,7 @@ class DirectionRun(NamedTuple):
     shuffled: np.ndarray
     selector: np.ndarray
     advantage: np.ndarray
+    reciprocity: np.ndarray
 
 
 def direction_run(
@@ -112,6 +114,7 @@ def direction_run(
         pick(", shuffled") - twin if shuffle else np.full(len(seeds), np.nan),
         np.array([d.use_direction for d in decisions]),
         np.array([d.advantage for d in decisions]),
+        np.full(len(seeds), reciprocity(matrix)),
     )
 
 

@@ -12,7 +12,7 @@ from torch_geometric.data import Data
 from netatlas.core.checks import require
 from netatlas.core.message_passing import GCN, NodeFit, SparseOperator, fit_nodes, gcn_operator
 from netatlas.propagation.experts import MixtureFit, fit_mixture, masked_accuracy, mix
-from netatlas.propagation.tuning import NodeTask
+from netatlas.propagation.tuning import NodeTask, node_entropy
 
 
 def self_and_structure(
@@ -162,6 +162,7 @@ def expert_run(
             lr=lr,
             weight_decay=decay,
             every=5,
+            loss=node_entropy,
         )
 
     def choose(p: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -223,10 +223,11 @@ class FeatureExpansion(nn.Module):
         cut = self.blocks * self.features
         total = 0.0
         if self.weight is not None:
-            space = x[:, :cut]
+            weight = self.weight.weight
             if self.theta is not None:
-                space = torch.einsum("nkf,k->nf", space.reshape(len(x), self.blocks, self.features), self.theta)
-            total = total + self.weight(space)
+                # The factors go to the weights: members then multiply the same columns, in one product.
+                weight = (weight[:, None] * self.theta[:, None]).flatten(1)
+            total = total + nn.functional.linear(x[:, :cut], weight, self.weight.bias)
         if self.structural is not None:
             total = total + self.structural(x[:, cut:])
         return self.head(total)

@@ -238,9 +238,13 @@ def portrait_rows(
     rewired: int,
     scope: int,
     targets: int,
+    tuned_at: int,
     far: int = 3,
 ) -> pd.DataFrame:
     """Train every model at every depth and look into the trained network of the first split.
+
+    Each model chooses among the same settings by validation accuracy once, split by split, at one of the depths, and
+    keeps its choice at the others.
 
     Args:
         name: Name of the graph.
@@ -252,20 +256,27 @@ def portrait_rows(
         rewired: As in :func:`portrait_models`.
         scope: As in :func:`portrait_models`.
         targets: Test nodes whose Jacobians are taken.
+        tuned_at: The depth at which settings are chosen, one of ``depths``.
         far: Hops from which a node counts as far.
 
     Returns:
         One row a model and depth: accuracy over the splits, Dirichlet energy of the last representation, and the share
-        of the logits' sensitivity that belongs to nodes ``far`` hops away or more.
+        of the logits' sensitivity that belongs to nodes ``far`` hops away or more. The network without a graph has one
+        row.
+
+    Raises:
+        ValueError: For no targets, no hops, or a depth of tuning that is not one of the depths.
     """
     require(targets >= 1 and far >= 1, "at least one target and one hop", (targets, far))
+    require(tuned_at in depths, f"a depth out of {depths}", tuned_at)
     chosen = torch.nonzero(task.test[0]).ravel()[:targets]
     hops = csgraph.dijkstra(task.graph, directed=False, unweighted=True, indices=chosen.numpy(), limit=far)
     distant = ~(hops < far)
     rows = []
-    for depth in depths:
+    settings: dict[str, list[tuple[float, float]]] = {}
+    for depth in [tuned_at, *(d for d in depths if d != tuned_at)]:
         for model, kit in portrait_models(task, depth, hidden=hidden, rewired=rewired, scope=scope).items():
-            if model == "MLP" and depth != depths[0]:
+            if model == "MLP" and depth != tuned_at:
                 continue
             run = tune_nodes(
                 kit.build,
@@ -275,9 +286,11 @@ def portrait_rows(
                 seeds=seeds,
                 epochs=epochs,
                 grid=PORTRAIT_GRID,
+                settings=settings.get(model),
                 every=5,
                 clip_norm=1.0,
             )
+            settings.setdefault(model, run.setting)
             net = run.model(0).eval()
             with torch.no_grad():
                 state = kit.hidden(net)(task.x).numpy()
@@ -295,4 +308,4 @@ def portrait_rows(
                     "far share": float(share.mean()),
                 }
             )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).sort_values("depth", kind="stable", ignore_index=True)

@@ -37,6 +37,12 @@ def householder_orthogonal(parameters: Float[Tensor, "*B p"], dim: int) -> Float
     require(dim >= 1, "a size of at least 1", dim)
     count = dim * (dim - 1) // 2
     require(parameters.shape[-1] == count, f"{count} parameters a matrix", parameters.shape[-1])
+    if dim == 2:
+        # The second reflection flips an axis; the two of them are a rotation.
+        p = parameters[..., 0]
+        sine = 2 * p / (1 + p.square())
+        cosine = p * sine - 1
+        return torch.stack([cosine, sine, -sine, cosine], -1).unflatten(-1, (2, 2))
     rows, columns = torch.tril_indices(dim, dim, -1)
     scatter = torch.zeros(count, dim, dim, dtype=parameters.dtype, device=parameters.device)
     scatter[torch.arange(count), rows, columns] = 1.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -174,6 +173,24 @@ def random_splits(
     return masks[0], masks[1], masks[2]
 
 
+def node_entropy(logits: Float[Tensor, "n C"], y: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+    r"""Cross-entropy of every node, :math:`\ell_v = \ln \sum_c e^{z_{vc}} - z_{v y_v}`.
+
+    The values are those of ``torch.nn.functional.cross_entropy``. With few classes its softmax over the last axis costs
+    more than a graph convolution; sums of exponentials after the largest logit is taken off cost a quarter.
+
+    Args:
+        logits: :math:`z`.
+        y: Labels.
+
+    Raises:
+        ValueError: For another number of labels.
+    """
+    require(logits.ndim == 2 and y.shape == logits.shape[:1], f"{len(logits)} labels", tuple(y.shape))
+    shifted = logits - logits.detach().amax(-1, keepdim=True)
+    return shifted.exp().sum(-1).log() - shifted.gather(-1, y[:, None])[:, 0]
+
+
 def tune_nodes(
     build: Callable[[], nn.Module],
     x: Tensor,
@@ -183,6 +200,7 @@ def tune_nodes(
     seeds: Sequence[int],
     epochs: int,
     grid: Sequence[tuple[float, float]] = GRID,
+    settings: Sequence[tuple[float, float]] | None = None,
     **options: Any,
 ) -> TunedNodes:
     """Train one kind of classifier on every split with every setting at once, and choose by validation accuracy.
@@ -195,16 +213,20 @@ def tune_nodes(
         seeds: One a split; all settings of a split start from the same weights.
         epochs: Steps of every member.
         grid: Pairs of learning rate and weight decay.
-        options: Passed to :func:`netatlas.core.message_passing.fit_nodes`.
+        settings: One pair a split that was chosen elsewhere, in place of the grid.
+        options: Passed to :func:`netatlas.core.message_passing.fit_nodes`; the loss defaults to :func:`node_entropy`.
 
     Raises:
         ValueError: For masks and seeds of different numbers, an empty grid, and what ``fit_nodes`` refuses.
     """
     splits = len(seeds)
-    require(len(grid) > 0, "at least one setting", 0)
+    require(settings is None or len(settings) == splits, f"{splits} settings", len(settings or ()))
+    choices = [list(grid)] * splits if settings is None else [[pair] for pair in settings]
+    require(splits > 0 and len(choices[0]) > 0, "at least one setting", 0)
     require(all(m.ndim == 2 and len(m) == splits for m in masks), f"masks of {splits} rows", [m.shape for m in masks])
-    train, validation, test = (mask.repeat_interleave(len(grid), 0) for mask in masks)
-    members = list(itertools.product(seeds, grid))
+    train, validation, test = (mask.repeat_interleave(len(choices[0]), 0) for mask in masks)
+    options.setdefault("loss", node_entropy)
+    members = [(seed, pair) for seed, row in zip(seeds, choices) for pair in row]
     fitted = fit_nodes(
         build,
         x,
@@ -217,9 +239,9 @@ def tune_nodes(
         weight_decay=torch.tensor([decay for _, (_, decay) in members]),
         **options,
     )
-    scores = fitted.validation.cpu().reshape(splits, len(grid))
+    scores = fitted.validation.cpu().reshape(splits, len(choices[0]))
     best = scores.argmax(1)
-    member = torch.arange(splits) * len(grid) + best
+    member = torch.arange(splits) * len(choices[0]) + best
     y_cpu = y.cpu()
     logits = fitted.logits[member.to(fitted.logits.device)].cpu()
     right = (logits.argmax(-1) == y_cpu).double()
@@ -232,7 +254,7 @@ def tune_nodes(
         accuracy(test),
         accuracy(validation),
         accuracy(train),
-        [grid[int(b)] for b in best],
+        [row[int(b)] for row, b in zip(choices, best)],
         logits,
         fitted,
         member,
