@@ -192,6 +192,17 @@ def test_collisions_of_tuples_are_repaired(monkeypatch, check):
     assert same_partition(folklore_refinement(CYCLES, 2, check=check).classes(), honest)
 
 
+def test_refinement_may_end_once_all_graphs_are_apart():
+    cycles = [nx.cycle_graph(12), nx.disjoint_union(nx.cycle_graph(5), nx.cycle_graph(7))]
+    for k in (2, 3):
+        whole = folklore_refinement(cycles, k)
+        short = folklore_refinement(cycles, k, until_apart=True)
+        assert len(short.colours) < len(whole.colours) and not short.stable
+        assert len(set(short.classes())) == len(set(whole.classes())) == 2
+        same = folklore_refinement([cycles[0], cycles[0]], k, until_apart=True)
+        assert same.stable and len(set(same.classes())) == 1
+
+
 def test_histogram_is_the_subtree_kernel_of_its_definition():
     some = [g for g in ATLAS if len(g) in (3, 4)]
     refined = colour_refinement(some, rounds=2)
@@ -203,6 +214,17 @@ def test_histogram_is_the_subtree_kernel_of_its_definition():
         kernel += [[sum((a == c) * (b == c) for a in x for b in y for c in [a]) for y in parts] for x in parts]
     assert np.array_equal(histogram @ histogram.T, kernel)
     assert colour_histogram(refined, 0).shape == (len(some), 1)
+
+
+@pytest.mark.parametrize("shift", [0, 1 << 61])
+def test_multisets_of_small_and_of_large_numbers(shift):
+    rng = np.random.default_rng(0)
+    owner = rng.permutation(np.repeat(np.arange(40), 3))
+    values = rng.integers(0, 3, 120)
+    classes = gi.multiset_classes(values + shift, owner, 40)
+    spelled = [tuple(sorted(values[owner == k])) for k in range(40)]
+    for a, b in itertools.combinations(range(40), 2):
+        assert (classes[a] == classes[b]) == (spelled[a] == spelled[b])
 
 
 def test_multisets_are_compared_with_multiplicity():

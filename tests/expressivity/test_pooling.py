@@ -109,6 +109,50 @@ def test_segment_logsumexp_is_scipys():
     assert torch.isinf(found[2]).all()
 
 
+@given(st.integers(0, 10_000), st.sampled_from([1.0, 60.0, 3000.0]), st.booleans())
+@settings(deadline=None, max_examples=20)
+def test_segment_logsumexp_near_and_far_in_any_order(seed, spread, single):
+    generator = torch.Generator().manual_seed(seed)
+    values = (torch.randn(30, 2, generator=generator, dtype=torch.float64) * spread).requires_grad_()
+    index = torch.randint(0, 6, (30,), generator=generator)
+    inputs = values.detach().float() if single else values
+    found = segment_logsumexp(inputs, index, 6)
+    one = torch.stack([torch.logsumexp(inputs[index == k], 0) for k in range(6)])
+    torch.testing.assert_close(found, one)
+    if not single:
+        filled = torch.isfinite(one)
+        ours, theirs = (torch.autograd.grad(v[filled].sum(), values)[0] for v in (found, one))
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_segment_logsumexp_has_second_derivatives_and_runs_without_values():
+    values = torch.randn(5, 2, dtype=torch.float64).requires_grad_()
+    index = torch.tensor([2, 0, 0, 2, 2])
+
+    def pooled(v):
+        return segment_logsumexp(v, index, 3)[[0, 2]]
+
+    assert torch.autograd.gradgradcheck(pooled, (values,))
+    fixed, direction = values.detach(), torch.randn(5, 2, dtype=torch.float64)
+    along = torch.func.jvp(pooled, (fixed,), (direction,))[1]
+    torch.testing.assert_close(along.sum(), (torch.func.grad(lambda v: pooled(v).sum())(fixed) * direction).sum())
+    with torch.device("meta"):
+        assert segment_logsumexp(torch.empty(5, 2), torch.empty(5, dtype=torch.long), 3).shape == (3, 2)
+    assert torch.isinf(segment_logsumexp(torch.empty(0, 2), torch.empty(0, dtype=torch.long), 3)).all()
+
+
+def test_settings_are_buffers_so_that_members_of_all_of_them_stack():
+    nets = [SetNetwork(kind, width=0).requires_grad_() for kind in ("gnp", "gnp plus", "gnp p=1")]
+    params, buffers = torch.func.stack_module_state(nets)
+    outputs = torch.func.vmap(lambda p, b: torch.func.functional_call(nets[0], (p, b), (SETS.float(),)))(
+        params, buffers
+    )
+    for net, out in zip(nets, outputs):
+        torch.testing.assert_close(out, net(SETS.float()))
+    grads = torch.autograd.grad(outputs.sum(), params["gnp.raw_p"])[0]
+    assert grads[0].all() and grads[1, 0] and not grads[1, 1] and not grads[2].any()
+
+
 def test_fixed_poolings_and_targets():
     h = torch.randn(20, 7, 8, dtype=torch.float64)
     torch.testing.assert_close(fixed_pooling(h, MASK, "mean")[0], h[0, MASK[0] > 0].mean(0))

@@ -67,6 +67,16 @@ def test_regular_graphs_fall_into_one_class_that_vf2_splits():
     assert found.share == 0.5 and found.alone == 0
 
 
+@given(st.integers(0, 1000), st.integers(2, 3))
+@settings(deadline=None, max_examples=10)
+def test_copies_of_graphs_whose_nodes_look_alike_are_found_by_lists_or_by_vf2(seed, degree):
+    graphs = [nx.random_regular_graph(degree, 8, seed=seed + i) for i in range(4)]
+    classes = isomorphism_classes([h for g in graphs for h in (g, g, shuffled(g, seed))]).reshape(4, 3)
+    assert (classes == classes[:, :1]).all()
+    for a, b in itertools.combinations(range(4), 2):
+        assert (classes[a, 0] == classes[b, 0]) == nx.is_isomorphic(graphs[a], graphs[b])
+
+
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="at least one graph"):
         identifiability(np.array([], dtype=int), np.array([], dtype=int))

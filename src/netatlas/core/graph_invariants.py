@@ -334,11 +334,16 @@ def multiset_classes(values: Int[np.ndarray, " N"], owner: Int[np.ndarray, " N"]
     require(values.ndim == 1 and values.shape == owner.shape, "one owner a value", (values.shape, owner.shape))
     bad = len(owner) and (owner.min() < 0 or owner.max() >= groups)
     require(not bad, f"owners in [0, {groups})", (int(owner.min()), int(owner.max())) if bad else "")
-    order = np.lexsort((values, owner))
+    size = int(values.max(initial=0)) + 1
+    if values.min(initial=0) >= 0 and groups * size < 1 << 62:
+        # One sort of numbers is several times as fast as one of two keys.
+        ordered = np.sort(owner * size + values) % size
+    else:
+        ordered = values[np.lexsort((values, owner))]
     starts = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=groups))]).astype(np.int64)
     for salt in SALTS:
         ranks, first = _ranks(_sums_of_words(values, owner, groups, salt))
-        if _agree_with_representative(starts, values[order], np.zeros(groups, np.int64), ranks, first):
+        if _agree_with_representative(starts, ordered, np.zeros(groups, np.int64), ranks, first):
             return ranks
     raise RuntimeError("eight hash functions in a row had collisions")
 
@@ -464,6 +469,7 @@ def folklore_refinement(
     node_labels: bool = True,
     edge_labels: bool = True,
     check: Literal["independent", "exact"] = "independent",
+    until_apart: bool = False,
 ) -> Refinement:
     r"""Folklore Weisfeiler-Leman refinement of pairs (2-FWL) or triples (3-FWL) of nodes.
 
@@ -481,6 +487,7 @@ def folklore_refinement(
         edge_labels: Whether edge features are.
         check: ``"independent"`` compares the partition of each round with that of other hash functions; ``"exact"``
             compares the multisets in full, which takes memory :math:`O(n^{k+1})`.
+        until_apart: Whether to end as soon as all graphs have classes of their own, which later rounds cannot undo.
 
     Returns:
         Colours of all tuples, each graph's in row-major order; ``owner`` tells their graph.
@@ -499,6 +506,8 @@ def folklore_refinement(
     colours = [_ranks(np.concatenate([t.ravel() for t in _tuple_types(many, k)]))[0]]
     size, stable = int(colours[0].max()) + 1, False
     while not stable and (rounds is None or len(colours) <= rounds):
+        if until_apart and len(np.unique(multiset_classes(colours[-1], owner, many.num_graphs))) == many.num_graphs:
+            break
         old = [part.reshape(shape) for part, shape in zip(np.split(colours[-1], cuts), shapes)]
         refined = _refine_tuples(old, colours[-1], size, cuts, shapes, check)
         now = int(refined.max()) + 1

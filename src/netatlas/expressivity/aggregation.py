@@ -123,6 +123,8 @@ class StarGNN(nn.Module):
         _check_aggregations(aggregations)
         require(layers >= 1 and features >= 1, "at least one layer and one feature", (layers, features))
         self.aggregations = tuple(aggregations)
+        # Sum, mean and sum over root differ by a power of the count, kept as a buffer so that members may differ in it.
+        self.register_buffer("powers", torch.tensor([{"mean": 1.0, "sqrt": 0.5}.get(a, 0.0) for a in aggregations]))
         widths = [features] + [width] * layers
         fan = 1 + len(aggregations)
         self.updates = nn.ModuleList(SkipMLP(fan * a, width, b, hidden) for a, b in zip(widths, widths[1:]))
@@ -142,15 +144,11 @@ class StarGNN(nn.Module):
         total, present = count.sum(-2), count > 0
         for i, update in enumerate(self.updates):
             summed = (count * leaves).sum(-2)
-            found = {
-                "sum": summed,
-                "mean": summed / total.clamp_min(1),
-                "sqrt": summed / total.clamp_min(1).sqrt(),
-            }
+            found = [summed / total.clamp_min(1) ** power for power in self.powers]
             if "max" in self.aggregations:
                 largest = leaves.masked_fill(~present, -torch.inf).amax(-2)
-                found["max"] = torch.where(total > 0, largest, 0.0)
-            heard = torch.cat([centre, *(found[a] for a in self.aggregations)], -1)
+                found[self.aggregations.index("max")] = torch.where(total > 0, largest, 0.0)
+            heard = torch.cat([centre, *found], -1)
             if i + 1 < len(self.updates):
                 # A leaf's only neighbour is the centre: all aggregations give the centre's state.
                 seen = centre[..., None, :].expand(*leaves.shape[:-1], centre.shape[-1])

@@ -209,7 +209,8 @@ class UnionGIN(nn.Module):
         many = collect_graphs(list(graphs), node_labels=False, edge_labels=False)
         entries = (np.ones(len(many.indices), dtype=np.float32), many.indices, many.indptr)
         nodes = int(many.offsets[-1])
-        self.neighbours = SparseOperator(sp.csr_array(entries, shape=(nodes, nodes)))
+        adjacency = sp.csr_array(entries, shape=(nodes, nodes))
+        self.closed = SparseOperator(adjacency + sp.eye_array(nodes, dtype=np.float32, format="csr"))
         ones = (np.ones(nodes, dtype=np.float32), np.arange(nodes), many.offsets)
         self.members = SparseOperator(sp.csr_array(ones, shape=(many.num_graphs, nodes)))
         own = copy.deepcopy(model)
@@ -217,10 +218,11 @@ class UnionGIN(nn.Module):
 
     def forward(self, x: Float[Tensor, "n F"]) -> Float[Tensor, "G C"]:
         """Outputs of all graphs."""
-        require(x.shape[-2] == self.neighbours.shape[0], f"features of {self.neighbours.shape[0]} nodes", x.shape[-2])
+        require(x.shape[-2] == self.closed.shape[0], f"features of {self.closed.shape[0]} nodes", x.shape[-2])
         sums, h = [self.members(x)], x
         for i, conv in enumerate(self.convs):
-            h = conv.net((1 + conv.eps) * h + self.neighbours(h))
+            first, _, second = conv.net
+            h = second(first(torch.addcmul(self.closed(h), h, conv.eps)).relu_())
             if self.norms is not None:
                 norm, mean = self.norms[i], h.mean(-2, keepdim=True)
                 spread = (h.var(-2, correction=0, keepdim=True) + 1e-5).rsqrt()

@@ -371,21 +371,21 @@ def train_stars(
     arms["coloured: sum"] = (("sum",), grid, lambda p: p[:, 0].square() / p.sum(1), True)
     if all_arms:
         arms["coloured: sum and mean"] = (("sum", "mean"), grid, lambda p: p[:, 0].square() / p.sum(1), True)
-    together: dict[tuple[tuple[str, ...], bool], list[str]] = {}
+    # Networks of one shape train at once, whichever power of the count their aggregation divides by.
+    together: dict[tuple[int, bool], list[str]] = {}
     for name, (kinds, _, _, coloured) in arms.items():
-        together.setdefault((kinds, coloured), []).append(name)
+        together.setdefault((len(kinds), coloured), []).append(name)
     errors, additive, chosen = {}, {}, {}
     per_arm = len(rates) * len(seeds)
-    for (kinds, coloured), names in together.items():
-        layers = 3 if coloured else 2
+    for (_, coloured), names in together.items():
+        shape = {"layers": 3, "hidden": 1, "width": 16} if coloured else {"layers": 2, "hidden": 2, "width": 32}
+        order = iter([arms[name][0] for name in names for _ in range(per_arm)])
         truth = torch.stack([arms[name][2](arms[name][1]) for name in names])
         # Relative errors of uniform stars, additive ones (over the mean) of coloured stars.
         weight = truth.mean(1, keepdim=True).expand_as(truth) if coloured else truth
         inputs = torch.stack([_star_inputs(arms[name][1], coloured) for name in names])
         fitted = fit_many(
-            lambda k=kinds, n=layers: StarGNN(
-                k, features=2, layers=n, hidden=2 if n == 2 else 1, width=32 if n == 2 else 16
-            ),
+            lambda order=order, shape=shape: StarGNN(next(order), features=2, **shape),
             inputs.repeat_interleave(per_arm, 0), torch.stack([truth, weight], 2).repeat_interleave(per_arm, 0),
             seeds=list(seeds) * len(rates) * len(names), lr=[r for r in rates for _ in seeds] * len(names),
             epochs=max(1, steps * batch_size // inputs.shape[1]), batch_size=batch_size, per_member_data=True,
@@ -402,8 +402,7 @@ def train_stars(
             best = int(means[0].mean(1).argmin())
             (additive if coloured else errors)[name] = means[:, best]
             chosen[name] = rates[best]
-    order = {name: i for i, name in enumerate(arms)}
-    errors = dict(sorted(errors.items(), key=lambda item: order[item[0]]))
+    errors = {name: errors[name] for name in arms if name in errors}
     return StarTraining(errors, additive, chosen)
 
 
@@ -595,8 +594,12 @@ THEORY = {
     "PPGN++": "within 2-FWL",
     "PPGN++ and 12 polynomials": "beyond 2-FWL",
     "2-FWL": "2-FWL",
+    "homomorphism counts": "beyond 2-FWL",
     "3-FWL": "beyond 2-FWL",
 }
+PATTERNS = tuple(
+    [nx.path_graph(k) for k in (2, 3, 4)] + [nx.cycle_graph(k) for k in (3, 4, 5, 6)] + [nx.complete_graph(4)]
+)
 
 
 class GNPNetwork(nn.Module):
@@ -617,66 +620,58 @@ class GNPNetwork(nn.Module):
         return self.read(self.pool.pool(h, mask))
 
 
-def _separated(outputs: Tensor, tolerance: float) -> bool:
-    return bool((outputs[0] - outputs[1]).abs().max() > tolerance * outputs.abs().max().clamp_min(1e-12))
-
-
 class Separation(NamedTuple):
     """Pairs of graphs told apart.
 
     Attributes:
-        count: Pairs told apart, by model and category; -1 where it was not run.
-        pairs: Pairs of each category that were tried.
+        count: Pairs told apart, by model and category.
+        tried: Pairs that were tried, likewise.
+        pairs: Pairs of each category that were drawn.
         outside: Pairs told apart that theory says cannot be.
         false: Pairs of a graph and a renumbered copy told apart.
     """
 
     count: dict[str, dict[str, int]]
+    tried: dict[str, dict[str, int]]
     pairs: dict[str, int]
     outside: dict[str, int]
     false: dict[str, int]
 
 
 def separate_pairs(
-    categories: Mapping[str, Sequence[tuple[Any, Any]]], *, largest: int, largest_triple: int, copies: int, seed: int,
-    tolerance: float = 1e-9,
+    categories: Mapping[str, Sequence[tuple[Any, Any]]], *, each: Mapping[str, int] | None = None, largest_triple: int,
+    copies: int, seed: int, tolerance: float = 1e-9,
 ) -> Separation:  # fmt: skip
-    """Tell pairs of graphs apart by refinements and by networks with random weights in double precision.
+    """Tell pairs of graphs apart by refinements, counts, and networks with random weights in double precision.
 
     A network separates a pair if its outputs differ by more than ``tolerance`` relative to their size for either of two
-    draws of weights. Control: the first graphs of each category beside renumbered copies of themselves.
+    draws of weights. Control: the first pairs' first graphs beside renumbered copies of themselves.
 
     Args:
         categories: Pairs by category.
-        largest: Leave out pairs of more nodes.
-        largest_triple: Likewise for 3-FWL.
+        each: At most so many pairs of a category, drawn at random; default, and for categories not named: all.
+        largest_triple: Leave out pairs of more nodes for 3-FWL.
         copies: Number of renumbered copies for each category.
-        seed: Seeds weights and numberings.
+        seed: Seeds the draw of pairs, weights and numberings.
         tolerance: What counts as different.
     """
-    names = list(THEORY)
-    count = {name: dict.fromkeys(categories, 0) for name in names}
-    outside, false = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
-    tried = {}
+    count: dict[str, dict[str, int]] = {name: {} for name in THEORY}
+    tried: dict[str, dict[str, int]] = {name: {} for name in THEORY}
+    outside, false, drawn = dict.fromkeys(THEORY, 0), dict.fromkeys(THEORY, 0), {}
     for category, pairs in categories.items():
-        pairs = [p for p in pairs if p[0].num_nodes <= largest]
-        tried[category] = len(pairs)
         rng = np.random.default_rng(seed)
-        twins = [(p[0], _renumbered(p[0], rng)) for p in pairs[:copies]]
-        for pair in pairs:
-            told = _tell_apart(pair, seed, tolerance, pair[0].num_nodes <= largest_triple)
-            for name in names:
-                if told[name] is None:
-                    count[name][category] = -1
-                elif count[name][category] >= 0:
-                    count[name][category] += int(told[name])
-                forbidden = THEORY[name] == "none" or (THEORY[name] == "within 2-FWL" and not told["2-FWL"])
-                outside[name] += int(bool(told[name]) and forbidden)
-        for pair in twins:
-            told = _tell_apart(pair, seed, tolerance, pair[0].num_nodes <= largest_triple)
-            for name in names:
-                false[name] += int(bool(told[name]))
-    return Separation(count, tried, outside, false)
+        picked = rng.permutation(len(pairs))[: (each or {}).get(category, len(pairs))]
+        chosen = [pairs[i] for i in sorted(picked)]
+        drawn[category] = len(chosen)
+        twins = [(p[0], _renumbered(p[0], rng)) for p in chosen[:copies]]
+        told = _tell_apart([*chosen, *twins], seed, tolerance, largest_triple)
+        for name, kind in THEORY.items():
+            own, copied = told[name][: len(chosen)], told[name][len(chosen) :]
+            count[name][category], tried[name][category] = int((own == 1).sum()), int((own >= 0).sum())
+            forbidden = (kind == "none") | ((kind == "within 2-FWL") & (told["2-FWL"][: len(chosen)] == 0))
+            outside[name] += int(((own == 1) & forbidden).sum())
+            false[name] += int((copied == 1).sum())
+    return Separation(count, tried, drawn, outside, false)
 
 
 def _renumbered(graph: Any, rng: np.random.Generator) -> Any:
@@ -701,28 +696,52 @@ def _networks(seed: int) -> dict[str, nn.Module]:
         return {name: net.double().eval() for name, net in found.items()}
 
 
+def _apart(values: Tensor, tolerance: float) -> np.ndarray:
+    """Whether the two rows of each pair differ by more than a share of their largest entry."""
+    first, second = values.unflatten(0, (-1, 2)).unbind(1)
+    size = torch.maximum(first.abs(), second.abs()).amax(1).clamp_min(1e-12)
+    return ((first - second).abs().amax(1) > tolerance * size).numpy()
+
+
 @torch.no_grad()
-def _tell_apart(pair: tuple[Any, Any], seed: int, tolerance: float, triples: bool) -> dict[str, bool | None]:
-    told: dict[str, bool | None] = dict.fromkeys(THEORY, False)
-    told["colour refinement (1-WL)"] = len(set(colour_refinement(pair).classes())) > 1
-    told["2-FWL"] = len(set(folklore_refinement(pair, 2).classes())) > 1
-    told["3-FWL"] = len(set(folklore_refinement(pair, 3).classes())) > 1 if triples else None
-    packed = pack_graphs(pair).double()
-    n = packed.shape[1]
-    polynomials = polynomial_features(packed[:, :, :n], _missing())
-    degrees = packed[:, :, :n].sum(2)
-    batch = _degree_batch(pair, int(degrees.max()))
-    for draw in range(2):
-        for name, net in _networks(seed + draw).items():
-            if not told[name]:
-                out = net(packed, polynomials) if name.endswith("polynomials") else net(packed)
-                told[name] = _separated(out, tolerance)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed + draw)
-            fingerprint = NeuralFingerprint(
-                1, 0, radius=3, width=8, size=16, max_degree=int(degrees.max()), norm=False, activation="tanh"
-            ).double()
-        told["neural fingerprint"] = bool(told["neural fingerprint"]) or _separated(fingerprint(batch), tolerance)
+def _tell_apart(
+    pairs: Sequence[tuple[Any, Any]], seed: int, tolerance: float, largest_triple: int
+) -> dict[str, np.ndarray]:
+    """For each model 1 where it tells a pair apart, 0 where not, -1 where it was not run; equal sizes as one batch."""
+    told = {name: np.zeros(len(pairs), dtype=int) for name in THEORY}
+    sizes = np.array([max(g.num_nodes for g in pair) for pair in pairs])
+    for n in np.unique(sizes):
+        rows = np.flatnonzero(sizes == n)
+        graphs = [g for i in rows for g in pairs[i]]
+        for name, refined in (
+            ("colour refinement (1-WL)", colour_refinement(graphs)),
+            ("2-FWL", folklore_refinement(graphs, 2)),
+        ):
+            first, second = refined.classes().reshape(-1, 2).T
+            told[name][rows] = first != second
+        for i in rows:
+            if n > largest_triple:
+                told["3-FWL"][i] = -1
+            else:
+                told["3-FWL"][i] = len(set(folklore_refinement(pairs[i], 3, until_apart=True).classes())) - 1
+        told["homomorphism counts"][rows] = _apart(homomorphism_counts(PATTERNS, graphs), 0.0)
+        packed = pack_graphs(graphs).double()
+        polynomials = polynomial_features(packed[:, :, :n], _missing())
+        degree = max(1, int(packed[:, :, :n].sum(2).max()))
+        batch = _degree_batch(graphs, degree)
+        for draw in range(2):
+            outputs = {
+                name: net(packed, polynomials) if name.endswith("polynomials") else net(packed)
+                for name, net in _networks(seed + draw).items()
+            }
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed + draw)
+                fingerprint = NeuralFingerprint(
+                    1, 0, radius=3, width=8, size=16, max_degree=degree, norm=False, activation="tanh"
+                ).double()
+            outputs["neural fingerprint"] = fingerprint(batch)
+            for name, out in outputs.items():
+                told[name][rows] |= _apart(out, tolerance)
     return told
 
 
@@ -735,7 +754,7 @@ def _degree_batch(graphs: Sequence[Any], largest: int) -> Any:
     from torch_geometric.data import Data
 
     plain = [Data(x=torch.ones(g.num_nodes, 1), edge_index=g.edge_index, num_nodes=g.num_nodes) for g in graphs]
-    return molecule_batch(plain, max_degree=max(1, largest))
+    return molecule_batch(plain, max_degree=largest)
 
 
 class ModelScore(NamedTuple):
@@ -756,6 +775,7 @@ def portrait_scores(
     """Test accuracy and cost of all models on one labelled set of graphs, each with its better step size or penalty.
 
     A tenth of the training part chooses between two step sizes (networks) or five penalties (ridge on invariants).
+    ``"larger class"`` always answers with the class that is larger in the training part.
 
     Args:
         graphs: Graphs with node features.
@@ -771,7 +791,8 @@ def portrait_scores(
     order = torch.randperm(len(graphs), generator=torch.Generator().manual_seed(seed))
     parts = [(torch.cat([order[: k * len(order) // 10], order[(k + 1) * len(order) // 10 :]]),
               order[k * len(order) // 10 : (k + 1) * len(order) // 10]) for k in range(folds)]  # fmt: skip
-    found = {}
+    guess = [float((target[b] == target[a].bincount().argmax()).double().mean()) for a, b in parts]
+    found = {"larger class": ModelScore(np.array(guess), 0.0)}
     arms: dict[str, Callable[[], nn.Module]] = {
         "bag of features": lambda: DenseGNN(features, classes, layers=0, head=[32]),
         "GIN": lambda: DenseGNN(features, classes, width=16, norm=False, head=[32]),
@@ -800,15 +821,12 @@ def portrait_scores(
         with torch.no_grad():
             member(packed)
         found[name] = ModelScore(np.array(scores), time.perf_counter() - start)
-    patterns = (
-        [nx.path_graph(k) for k in (2, 3, 4)] + [nx.cycle_graph(k) for k in (3, 4, 5, 6)] + [nx.complete_graph(4)]
-    )
     invariants: dict[str, Callable[[], Tensor]] = {
         "WL histogram, ridge": lambda: torch.from_numpy(
             colour_histogram(colour_refinement(graphs, rounds=3)).toarray()
         ),
         "homomorphism counts, ridge": lambda: torch.cat(
-            [homomorphism_counts(patterns, graphs).log1p(), packed[:, :, packed.shape[1] + 1 :].sum(1).double()], 1
+            [homomorphism_counts(PATTERNS, graphs).log1p(), packed[:, :, packed.shape[1] + 1 :].sum(1).double()], 1
         ),
     }
     for name, compute in invariants.items():

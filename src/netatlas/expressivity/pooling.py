@@ -3,8 +3,9 @@ r"""Generalised norm pooling: one trainable aggregation with sum, mean, maximum 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -17,8 +18,51 @@ from netatlas.core.checks import require, require_finite
 EPS = 1e-6
 
 
+class _SegmentSum(torch.autograd.Function):
+    """Sums of rows by one sparse product; the gradient is a selection of rows, which is differentiable again."""
+
+    @staticmethod
+    def forward(rows: Tensor, index: Tensor, segments: int) -> Tensor:
+        ascending = bool((index[1:] >= index[:-1]).all())
+        place = torch.arange(len(index)) if ascending else index.argsort(stable=True)
+        ends = torch.bincount(index, minlength=segments).cumsum(0)
+        with warnings.catch_warnings():
+            # Torch announces once a process that its CSR tensors are young and that nobody checks them.
+            warnings.filterwarnings("ignore", "Sparse", UserWarning)
+            matrix = torch.sparse_csr_tensor(
+                nn.functional.pad(ends, (1, 0)), place, rows.new_ones(len(rows)), size=(segments, len(rows)),
+                check_invariants=False,
+            )  # fmt: skip
+            return matrix @ rows
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
+        _, index, ctx.segments = inputs
+        ctx.save_for_backward(index)
+        ctx.save_for_forward(index)
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:  # type: ignore[override]
+        (index,) = ctx.saved_tensors
+        return _SegmentSum.apply(tangent, index, ctx.segments)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        (index,) = ctx.saved_tensors
+        return grad.index_select(0, index), None, None
+
+
+def _segment_sum(rows: Tensor, index: Tensor, segments: int) -> Tensor:
+    if rows.device.type == "cpu" and rows.dtype in (torch.float32, torch.float64) and rows.numel():
+        return _SegmentSum.apply(rows, index, segments)
+    return scatter(rows, index, 0, segments, reduce="sum")
+
+
 def segment_logsumexp(values: Float[Tensor, "E F"], index: Int[Tensor, " E"], segments: int) -> Float[Tensor, "S F"]:
     r"""Stable :math:`\log \sum_{i \in k} e^{v_i}` of the rows of each segment; an empty segment gives :math:`-\infty`.
+
+    The largest value of a column is subtracted first, or that of each segment where values are so far apart that
+    exponentials would lose precision.
 
     Args:
         values: Rows.
@@ -31,13 +75,24 @@ def segment_logsumexp(values: Float[Tensor, "E F"], index: Int[Tensor, " E"], se
     Source: ko2021gnp.
     """
     require(values.ndim == 2 and index.ndim == 1 and len(index) == len(values), "one segment a row", tuple(index.shape))
-    require_finite("values", values)
-    if index.device.type != "meta" and len(index):
-        low, high = int(index.min()), int(index.max())
-        require(low >= 0 and high < segments, f"segment indices in [0, {segments})", (low, high))
-    largest = scatter(values.detach(), index, 0, segments, reduce="max")
-    total = scatter((values - largest[index]).exp(), index, 0, segments, reduce="sum")
-    return total.log() + largest
+    _require_finite("values", values)
+    if values.device.type == "meta" or not values.numel():
+        return values.new_full((segments, values.shape[1]), -torch.inf)
+    low, high = int(index.min()), int(index.max())
+    require(low >= 0 and high < segments, f"segment indices in [0, {segments})", (low, high))
+    fixed = values.detach()
+    shift = fixed.amax(0, keepdim=True)
+    # Within this range every exponential is a normal number, and one shift a column loses next to nothing.
+    if bool((shift - fixed.amin(0) < -0.9 * math.log(torch.finfo(values.dtype).tiny)).all()):
+        return _segment_sum((values - shift).exp(), index, segments).log() + shift
+    largest = scatter(fixed, index, 0, segments, reduce="max")
+    return _segment_sum((values - largest.index_select(0, index)).exp(), index, segments).log() + largest
+
+
+def _require_finite(name: str, values: Tensor) -> None:
+    """The check of :func:`require_finite` at the price of one sum, which no NaN and no infinity leaves finite."""
+    if values.device.type == "meta" or not bool(torch.isfinite(values.detach().sum())):
+        require_finite(name, values)
 
 
 def generalized_norm(
@@ -89,7 +144,7 @@ class GeneralizedNormAggregation(PyGAggregation):
 
     Half of the features is pooled with :math:`p = +\mathrm{softplus}(\pi_+)`, half with
     :math:`p = -\mathrm{softplus}(\pi_-)`, since learning through p = 0 is singular; a linear layer
-    mixes the halves. One p and one q a half.
+    mixes the halves. One p and one q a half; with one sign alone, the first of each.
 
     Args:
         features: Width of the input, even unless one sign is left out.
@@ -116,18 +171,19 @@ class GeneralizedNormAggregation(PyGAggregation):
         require(features >= 1 and (features % 2 == 0 or signs != "both"), "an even number of features", features)
         require(0 < p <= largest, f"p in (0, {largest}]", p)
         halves = {"both": [1.0, -1.0], "plus": [1.0], "minus": [-1.0]}[signs]
+        # Settings are buffers and shapes never differ, so that members of every setting train at once.
         self.register_buffer("sign", torch.tensor(halves).repeat_interleave(features // len(halves)))
         self.register_buffer("side", torch.arange(len(halves)).repeat_interleave(features // len(halves)))
-        self.largest, shape = largest, len(halves)
-        self.raw_p = nn.Parameter(torch.full((shape,), _raw(p)), requires_grad=learn_p)
-        self.raw_q = nn.Parameter(torch.full((shape,), float(q)), requires_grad=learn_q)
-        self.learns = (learn_p, learn_q)
+        self.register_buffer("learns", torch.tensor([float(learn_p), float(learn_q)]))
+        self.largest = largest
+        self.raw_p = nn.Parameter(torch.full((2,), _raw(p)), requires_grad=learn_p)
+        self.raw_q = nn.Parameter(torch.full((2,), float(q)), requires_grad=learn_q)
         self.mix = nn.Linear(features, features, bias=False) if mix else nn.Identity()
 
     def exponents(self) -> tuple[Float[Tensor, " F"], Float[Tensor, " F"]]:
         """The exponents p and q of every feature."""
         # A frozen exponent must also stay where stacked parameters are all given gradients.
-        raw_p, raw_q = (v if learned else v.detach() for v, learned in zip((self.raw_p, self.raw_q), self.learns))
+        raw_p, raw_q = (v.detach() + k * (v - v.detach()) for v, k in zip((self.raw_p, self.raw_q), self.learns))
         p = nn.functional.softplus(raw_p).clamp_max(self.largest)
         return self.sign * p[self.side], raw_q[self.side]
 
@@ -141,7 +197,7 @@ class GeneralizedNormAggregation(PyGAggregation):
     ) -> Tensor:  # fmt: skip
         """Pool the rows of each segment; an empty segment gives the mix of zeros."""
         require(index is not None and x.ndim == 2 and dim in (-2, 0), "rows [E, F] and their segments", tuple(x.shape))
-        require_finite("x", x)
+        _require_finite("x", x)
         assert index is not None
         count = int(index.max()) + 1 if dim_size is None and len(index) else int(dim_size or 0)
         p, q = self.exponents()

@@ -10,6 +10,7 @@ import scipy.sparse as sp
 import torch
 from jaxtyping import Float, Int
 from scipy.sparse.csgraph import dijkstra
+from scipy.sparse.linalg import gmres
 from scipy.spatial import cKDTree
 from torch_geometric.data import Data
 
@@ -54,7 +55,8 @@ def stationary_distribution(
 
     .. math:: \pi \leftarrow (1 - \epsilon)\, P^\top \pi + \epsilon / n, \qquad P = D_{\mathrm{out}}^{-1} A
 
-    Nodes without outgoing edges teleport always.
+    Nodes without outgoing edges teleport always. The limit solves a linear system,
+    :math:`\pi \propto (I - (1 - \epsilon) P^\top)^{-1} 1`; a Krylov method comes near it, and rounds finish.
 
     Args:
         graph: Any graph that :func:`~netatlas.core.graph.as_csr` takes; edges point from row to column.
@@ -76,6 +78,13 @@ def stationary_distribution(
     n = walk.shape[0]
     stuck, step = np.diff(walk.indptr) == 0, sp.csr_array(walk.T)
     current = np.full(n, 1 / n)
+    if rounds is None:
+        # Both ways to teleport add the same to all nodes, so that the limit is one solution up to its sum.
+        near, _ = gmres(
+            sp.eye_array(n, format="csr") - (1 - teleport) * step, current, rtol=1e-13, restart=60, maxiter=5
+        )
+        if (near > 0).all():
+            current = near / near.sum()
     # Each round shrinks the error by 1 - teleport at least, which bounds the number of rounds.
     limit = rounds if rounds is not None else math.ceil(math.log(tolerance / 4) / math.log1p(-min(teleport, 1 - 1e-9)))
     for _ in range(limit):

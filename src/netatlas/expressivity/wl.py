@@ -116,17 +116,23 @@ def isomorphism_classes(
     fresh = 0
     for members in np.split(np.argsort(classes, kind="stable"), np.cumsum(np.bincount(classes))[:-1]):
         finer, own = _finer(many, colours, members)
+        if len(members) == 1:
+            found[members[0]], fresh = fresh, fresh + 1
+            continue
         kinds: list[tuple[int, int, nx.DiGraph]] = []
+        seen: dict[tuple[int, bytes], int] = {}
         for i, kind, colour in zip(members, finer, own):
-            if len(members) == 1:
-                found[i], fresh = fresh, fresh + 1
+            # Equal edge lists, nodes being in order of their colours, are an isomorphism; unequal ones decide nothing.
+            listed = (int(kind), _edge_list(many, colour, int(i)))
+            if listed in seen:
+                found[i] = seen[listed]
                 continue
             graph = _as_networkx(many, colour, int(i))
             match = next((k for k, other, g in kinds if other == kind and _isomorphic(graph, g)), None)
             if match is None:
                 match, fresh = fresh, fresh + 1
                 kinds.append((match, kind, graph))
-            found[i] = match
+            found[i] = seen[listed] = match
     _, first, inverse = np.unique(found, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[inverse.reshape(-1)]
 
@@ -149,6 +155,19 @@ def _finer(many: GraphCollection, colours: np.ndarray, members: np.ndarray) -> t
     )  # fmt: skip
     refined = folklore_refinement(part)
     return refined.classes(), list(refined.at().reshape(len(members), n, n).diagonal(axis1=1, axis2=2))
+
+
+def _edge_list(many: GraphCollection, colours: np.ndarray, index: int) -> bytes:
+    """Colours, edges and labels of a graph whose nodes are numbered in order of colour."""
+    start, end = int(many.offsets[index]), int(many.offsets[index + 1])
+    order = np.argsort(colours, kind="stable")
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order))
+    own = slice(many.indptr[start], many.indptr[end])
+    receivers = np.repeat(place, np.diff(many.indptr[start : end + 1]))
+    senders, labels = place[many.indices[own] - start], many.edge_labels[own]
+    listed = np.lexsort((labels, senders, receivers))
+    return np.concatenate([colours[order], receivers[listed], senders[listed], labels[listed]]).tobytes()
 
 
 def _as_networkx(many: GraphCollection, colours: np.ndarray, index: int) -> nx.DiGraph:
