@@ -809,7 +809,7 @@ def portrait_scores(
         rows = torch.stack([a[:size] for a, _ in parts]).repeat_interleave(len(rates), 0)
         fitted = fit_many(
             build, packed[rows], target[rows], seeds=[seed + k for k in range(folds) for _ in rates],
-            lr=list(rates) * folds, epochs=epochs, batch_size=56, optimizer="adam", schedule="cosine",
+            lr=list(rates) * folds, epochs=epochs, batch_size=8, optimizer="adam", schedule="cosine",
             per_member_data=True, clip_norm=5.0,
         )  # fmt: skip
         for k, (a, b) in enumerate(parts):
