@@ -176,7 +176,7 @@ control = {
     "share without hidden symmetry at depth 1": deep[1].full(),
     "largest rank above the bound": over,
     "networks whose rank moves by scaling and reordering": moved,
-    "tanh: parameters minus rank": [count - rank for rank, count in smooth],
+    "tanh: parameters minus rank": lab.each([count - rank for rank, count in smooth]),
 }
 
 # %%

@@ -206,7 +206,10 @@ lab.claim(
     measured={f"{k}, {w}": test["skip-gram", k, w] for k in labels for w in ("DFS", "BFS", "DeepWalk")}
     | {f"{k}, {n}": t["skip-gram", k] for k in labels for n, t in (("tuned (p, q)", tuned), ("tuned window", windows))},
     control={f"{k}, {w}, labels shuffled": null["skip-gram", k, w] for k in labels for w in ("DFS", "BFS")}
-    | {"chi-square p-value, own law": law["p-value"], "chi-square p-value, law of 1/p": law["p-value, 1/p for p"]},
+    | {
+        "chi-square p-value, own law": lab.each(law["p-value"]),
+        "chi-square p-value, law of 1/p": lab.each(law["p-value, 1/p for p"]),
+    },
     holds={**task, **rest},
     scaled="block models of 600 nodes and three pairs (p, q) instead of BlogCatalog, PPI and Wikipedia with 25 pairs",
     reason=f"with skip-gram, depth first minus breadth first is {micro.mean:+.3f} on micro and {macro.mean:+.3f} on macro labels. "
@@ -676,16 +679,16 @@ scheduling = {
 
 # %%
 measured = {
-    "L2 error over its closed form": l2_ratio,
-    "L1 error over its closed form": l1_ratio,
-    "rounds over closed form": list(agree.values()),
+    "L2 error over its closed form": lab.each(l2_ratio),
+    "L1 error over its closed form": lab.each(l1_ratio),
+    "rounds over closed form": lab.each(list(agree.values())),
     "z-score of the estimate": bias,
-    "rounds, every node small, eta = 1, 2, 4": rounds,
+    "rounds, every node small, eta = 1, 2, 4": lab.each(rounds),
     "rounds, batches": plans["sequential"].rounds,
-    "rounds, pipelines of growing width": pipelined,
-    "walks in flight over the cap, pipelines": [float(p.live.max() / cap) for p in starts],
-    "L2 error after big moves over its closed form": jumps.error,
-    "jumps per step, eta = 4, with large nodes": mixed.ratio,
+    "rounds, pipelines of growing width": lab.each(pipelined),
+    "walks in flight over the cap, pipelines": lab.each([float(p.live.max() / cap) for p in starts]),
+    "L2 error after big moves over its closed form": lab.each(jumps.error),
+    "jumps per step, eta = 4, with large nodes": lab.each(mixed.ratio),
     "nanoseconds a draw, alias": lab.volatile(nanoseconds["alias"]),
 }
 control = {
@@ -806,15 +809,15 @@ over_degree = (cf.role - degree.mean()).sort_values(ascending=False)
 
 # %%
 measured = {
-    "role, CF - SVD, 7 proximities": role_gap,
-    "community, SVD - CF, 7 proximities": community_gap,
-    "role by CF, 7 proximities": cf.role,
+    "role, CF - SVD, 7 proximities": lab.each(role_gap),
+    "community, SVD - CF, 7 proximities": lab.each(community_gap),
+    "role by CF, 7 proximities": lab.each(cf.role),
     "log filter, gain for positions": gain,
     "rotation, largest error": worst,
 }
 control = {
-    "role by SVD": svd.role,
-    "community by CF": cf.community,
+    "role by SVD": lab.each(svd.role),
+    "community by CF": lab.each(cf.community),
     "role by degree": degree,
     "rotation, SVD rows": still,
 }

@@ -131,9 +131,12 @@ short = fitted["true labels"].bound - gin
 tagged = [s.identified[3] for name, s in seen.items()]
 bare = [values[-1] for values in atlas.values()]
 passing = max(f.accuracy["GIN"].max() - f.bound for f in fitted.values())
-measured = {"I after 3 rounds, real sets": tagged, "isomorphism minus 3 rounds: bound": list(gap.values())}
-measured |= {"bound after 3 rounds": [s.bound[3] for s in seen.values()], "GIN, true labels": gin}
-measured |= {"GIN: short of its bound": short, "I, atlas graphs of 5 to 7 nodes": bare}
+measured = {
+    "I after 3 rounds, real sets": lab.each(tagged),
+    "isomorphism minus 3 rounds: bound": lab.each(list(gap.values())),
+}
+measured |= {"bound after 3 rounds": lab.each([s.bound[3] for s in seen.values()]), "GIN, true labels": gin}
+measured |= {"GIN: short of its bound": short, "I, atlas graphs of 5 to 7 nodes": lab.each(bare)}
 measured |= {"share of sets with a bound of 95 %": len(high) / len(seen)}
 control = {
     "regular graphs: I": blind.identified[3],
@@ -561,9 +564,9 @@ below = {t: float(own[t] - middle[t]) for t in se.SET_TARGETS}
 
 # %%
 measured = {f"GNP, {t}": error["gnp"][t] for t in se.SET_TARGETS} | {
-    "leads where no fixed pooling fits, minus 2 standard errors": leads
+    "leads where no fixed pooling fits, minus 2 standard errors": lab.each(leads)
 }
-measured |= {"GNP minus the median fixed pooling": list(below.values())} | {
+measured |= {"GNP minus the median fixed pooling": lab.each(list(below.values()))} | {
     f"loss of the ablation {k}": v for k, v in lost.items()
 }
 control = {f"GNP minus the right pooling, {k}": v for k, v in oracle.items()} | {"exponents by hand: deviation": smooth}
@@ -770,7 +773,7 @@ measured = {
 }
 measured |= {
     "p: programs matter": matter.p_value,
-    "p, each draw": [se.one_way([v]).p_value for v in everyone],
+    "p, each draw": lab.each([se.one_way([v]).p_value for v in everyone]),
     "p: also after size": sized.p_value,
     "gain of selection": gain,
 }
@@ -865,8 +868,8 @@ measured = {
     "PPGN minus GIN, larger of two counts": ahead,
 }
 measured |= {
-    "polynomials of degree 1 to 6": ladder.listed,
-    "out of PPGN's reach": ladder.beyond_ppgn,
+    "polynomials of degree 1 to 6": lab.each(ladder.listed),
+    "out of PPGN's reach": lab.each(ladder.beyond_ppgn),
     "of degree 4 or less": low,
     "columns minus rank": rank_gap,
 }

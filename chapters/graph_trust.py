@@ -287,17 +287,17 @@ nulls = np.array([part.null for part in bins.values()])
 measured = {
     "Q1: corrected tau across sets, ECE minus accuracy": transfer.difference.value,
     "Q1: upper end of its interval": transfer.difference.high,
-    "Q4: corrected tau, before and after scaling": corrected,
-    "Q4: upper ends of its intervals": above,
+    "Q4: corrected tau, before and after scaling": lab.each(corrected),
+    "Q4: upper ends of its intervals": lab.each(above),
     "Q4: weaker ceiling after scaling": weakest,
-    "Q3: median tau of binned measures, same sample": same,
-    "Q3: opposite halves over itself": halves,
-    "Q6: growth after over growth before scaling": ratio,
+    "Q3: median tau of binned measures, same sample": lab.each(same),
+    "Q3: opposite halves over itself": lab.each(halves),
+    "Q6: growth after over growth before scaling": lab.each(ratio),
     "Q3 or Q6: larger margin": either,
 }
 control = {
-    "calibrated nets: median tau of binned measures": nulls,
-    "calibrated labels: share of the growth": np.array([part.share_null for part in growth.values()]),
+    "calibrated nets: median tau of binned measures": lab.each(nulls),
+    "calibrated labels: share of the growth": lab.each(np.array([part.share_null for part in growth.values()])),
 }
 
 # %%
@@ -899,17 +899,20 @@ surplus = np.maximum(np.minimum(ranks_low.max(1), ranks_high.min(1)), equal_low.
 closed = max(promise.mean_error, promise.variance_error)
 
 # %%
-measured = {f"valid under new initialisations: {k}": v for k, v in alone.items()} | {
-    "gain of stability .7 over the closest": gain,
-    "chosen level, second half of the models": held,
-    "points left out: gain": left_gain,
-    "rank correlation, stability minus probability: lower ends": ranks_low.ravel(),
-    "equal cost, stability minus confidence: lower ends": equal_low.ravel(),
+measured = {f"valid under new initialisations: {k}": lab.each(v) for k, v in alone.items()} | {
+    "gain of stability .7 over the closest": lab.each(gain),
+    "chosen level, second half of the models": lab.each(held),
+    "points left out: gain": lab.each(left_gain),
+    "rank correlation, stability minus probability: lower ends": lab.each(ranks_low.ravel()),
+    "equal cost, stability minus confidence: lower ends": lab.each(equal_low.ravel()),
     "more than confidence: margin, worse grid": surplus,
     "tails above the bound": promise.violations,
     "affine models: standard errors off the closed form": closed,
 }
-control = {"random direction: gain": drift, "targeted model: probability of the most stable point": promise.targeted}
+control = {
+    "random direction: gain": lab.each(drift),
+    "targeted model: probability of the most stable point": promise.targeted,
+}
 
 # %%
 holds = {
@@ -1020,8 +1023,8 @@ measured = {
     "AUC lost by the chosen arm": lost,
     "reduction of the parity gap": cut,
     "steps left at the chosen switch": moment,
-    "Spearman of F and the step": trend,
-    "the same without step 0": inside,
+    "Spearman of F and the step": lab.each(trend),
+    "the same without step 0": lab.each(inside),
     "lead over the better of post-hoc and rewiring, less 2 s.e.": least,
 }
 control = {

@@ -303,7 +303,7 @@ lab.table(
 measured = {
     "flat + S minus shared, real graphs": gain,
     "flat + S minus shared, as many parameters": wide,
-    "flat minus shared, by graph": untied,
+    "flat minus shared, by graph": lab.each(untied),
     "flat + S minus flat, structure only": planted["flat + S"] - planted["flat"],
     "flat + S minus flat + propagated noise": better.mean,
     "rank growth, power 8 over power 1": growth.increments[-1] / growth.increments[0],
@@ -441,7 +441,7 @@ measured = {
     "correlation of influence with resistance, by graph": means["plain"],
     "the same given the degrees": means["partial"],
     "upper end of its bootstrap interval": upper,
-    "errors of update, first edge, Foster": list(inexact.values()),
+    "errors of update, first edge, Foster": lab.each(list(inexact.values())),
     "GTR over the better of FoSR and random, worst graph": excess,
     "mean of GTR over FoSR": ratio,
     "accuracy, GTR minus none": over_none,
@@ -693,16 +693,16 @@ lab.table(
 gaps = [family["crossed ring"].mean() - family["ring"].mean(), family["ring"].mean() - family["clique and path"].mean()]
 reach = cell["ring", 1, narrow, 1].accuracy
 measured = {
-    "correlation of the obstruction with commute time, by graph": obstruction["both sides, shared"],
-    "the same from one side": obstruction["one side, shared"],
+    "correlation of the obstruction with commute time, by graph": lab.each(obstruction["both sides, shared"]),
+    "the same from one side": lab.each(obstruction["one side, shared"]),
     "error of the linear limits": limit,
     "accuracy, wide minus narrow": by_width.mean,
     "accuracy, twice the layers minus once": by_depth.mean,
     "upper end of that interval": by_depth.interval.high,
-    "accuracy, crossed ring minus ring, ring minus clique": gaps,
+    "accuracy, crossed ring minus ring, ring minus clique": lab.each(gaps),
 }
 control = {
-    "independent weights, by graph": obstruction["both sides, independent"],
+    "independent weights, by graph": lab.each(obstruction["both sides, independent"]),
     "narrow network at distance 1": reach,
 }
 
@@ -1166,7 +1166,7 @@ measured = {
     "directed minus twin, filtered directed graphs": real_gain,
     "agreement of the selector": agreed,
     "growth of the gain with β": much.mean - none.mean,
-    "gain of other models, by model": [float(r.gain.mean()) for r in others.values()],
+    "gain of other models, by model": lab.each([float(r.gain.mean()) for r in others.values()]),
 }
 control = {
     "directed minus twin, β = 0.5": zero.gain,

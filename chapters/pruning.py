@@ -175,17 +175,17 @@ ceiling = {t: (scores[wide[t] + "dense"] - floor[t]) / (best[t] - floor[t]) for 
 measured = {f"{key.replace('/', ', width ', 1).replace('/', ': ')}": value for key, value in finals.items()}
 measured |= {f"{name}, stored agents played again": value for name, value in played.items()}
 wins = [gain.widest[1] for gain in gains.values()]
-measured |= {"pruned minus dense, widest: lower ends": wins, "deviations from the schedule": live.wrong}
+measured |= {"pruned minus dense, widest: lower ends": lab.each(wins), "deviations from the schedule": live.wrong}
 
 # %%
 growth = [gain.growth_in_errors() for gain in gains.values()]
 static = [gain.static[1] for gain in gains.values()]
 small = [gain.narrow_net[2] for gain in gains.values()]
 control = {
-    "pruned minus random mask: lower ends": static,
-    "pruned minus dense narrow net: upper ends": small,
-    "gain at the greatest minus at the least width, in standard errors": growth,
-    "dense, widest: share of the range of returns": list(ceiling.values()),
+    "pruned minus random mask: lower ends": lab.each(static),
+    "pruned minus dense narrow net: upper ends": lab.each(small),
+    "gain at the greatest minus at the least width, in standard errors": lab.each(growth),
+    "dense, widest: share of the range of returns": lab.each(list(ceiling.values())),
 }
 holds = {
     "pruned above dense at the greatest width, on every task": lab.exceeds(min(wins), 0),
@@ -282,12 +282,12 @@ lab.table(
 )  # fmt: skip
 
 # %%
-measured = {name: arm.accuracy for name, arm in searched.arms.items()} | {"planted: on the right side": right}
+measured = {name: arm.accuracy for name, arm in searched.arms.items()} | {"planted: on the right side": lab.each(right)}
 measured |= {"search minus uniform": kd - preset, "distilled minus not": kd - plain}
 control = {
     "search minus untrained logits": kd - untrained,
     "search minus best of two random": kd - lucky,
-    "planted: error in the wrong over the right place": prefers,
+    "planted: error in the wrong over the right place": lab.each(prefers),
     "cost of the searched networks": searched.arms["search, distilled"].cost,
     "CWI and expected cost: error": max(
         checks["interpolation: constants are kept"], checks["search: expected cost against enumeration"]
@@ -530,21 +530,21 @@ even = {n: ex.welch(t.refined["nearest to q*"], t.refined["least spread of share
 ranks = [t.rank for t in tests.values()]
 measured = {f"error near q*, {n}": t.refined["nearest to q*"] for n, t in tests.items()}
 measured |= {
-    "curvature in log q": [t.curvature for t in tests.values()],
-    "share of bootstrap optima inside": [t.inside for t in tests.values()],
-    "linear minus quadratic error: lower ends": [t.better[0] for t in tests.values()],
-    "rank correlation with the prediction": ranks,
-    "z of near q* below all": list(apart.values()),
+    "curvature in log q": lab.each([t.curvature for t in tests.values()]),
+    "share of bootstrap optima inside": lab.each([t.inside for t in tests.values()]),
+    "linear minus quadratic error: lower ends": lab.each([t.better[0] for t in tests.values()]),
+    "rank correlation with the prediction": lab.each(ranks),
+    "z of near q* below all": lab.each(list(apart.values())),
 }
 
 # %%
 control = {f"error of all, {n}": t.refined["all"] for n, t in tests.items()}
 control |= {f"error by shuffled ratios, {n}": t.refined["shuffled ratios"] for n, t in tests.items()}
 control |= {
-    "rank correlation, shuffled ratios": [t.shuffled_rank for t in tests.values()],
-    "z of near q* below shuffled": list(mixed.values()),
-    "z below largest smallest share": list(starved.values()),
-    "z below least spread": list(even.values()),
+    "rank correlation, shuffled ratios": lab.each([t.shuffled_rank for t in tests.values()]),
+    "z of near q* below shuffled": lab.each(list(mixed.values())),
+    "z below largest smallest share": lab.each(list(starved.values())),
+    "z below least spread": lab.each(list(even.values())),
     "training variance over variance between": noise / between,
 }
 curved, inside = min(t.curvature for t in tests.values()), min(t.inside for t in tests.values())
@@ -714,10 +714,13 @@ apart = (arms["DRESS"] - arms["separate networks"]).mean(1).tolist()
 masks_only = float((arms["DRESS"] - arms["dense, then masks"])[0].mean())
 balance = float((arms["DRESS"] - arms["global masks"])[:3].mean(1).min())
 measured = {f"DRESS at {s:.0%}": arms["DRESS"][k] for k, s in enumerate(levels)}
-measured |= {"DRESS minus separate networks": apart, "DRESS minus slimmable, less the margin": lower}
+measured |= {
+    "DRESS minus separate networks": lab.each(apart),
+    "DRESS minus slimmable, less the margin": lab.each(lower),
+}
 measured |= {"prefixes against masks: error": checks["DRESS: stored prefixes against masks"]}
 control = {f"{arm} at 95 %": arms[arm][0] for arm in arms if arm != "DRESS"}
-control |= {"DRESS minus random nested rows, less two errors": order}
+control |= {"DRESS minus random nested rows, less two errors": lab.each(order)}
 control |= {"DRESS minus dense, then masks, at 95 %": masks_only, "DRESS minus global masks, least": balance}
 
 # %%
@@ -967,8 +970,8 @@ rivals = max(area["plain"], area["random residual"])
 # %%
 measured = {f"metanetwork at {cuts[k]:g}x": result.after["metanetwork"][k] for k in (1, 2)}
 measured |= {
-    "gain over plain, less two errors": plain_gain,
-    "metanetwork minus direct group sparsity": versus,
+    "gain over plain, less two errors": lab.each(plain_gain),
+    "metanetwork minus direct group sparsity": lab.each(versus),
     "mean accuracy before fine-tuning": area["metanetwork"],
     "change of the weights": result.moved,
     "gain over plain at 8x, wider networks": transferred[2],
@@ -978,8 +981,8 @@ control = {
     f"{arm} at {cuts[k]:g}x": result.after[arm][k] for arm in result.after if arm != "metanetwork" for k in (1, 2)
 }
 control |= {
-    "gain over noise, less two errors": noise_gain,
-    "gain of shuffled edges over gain": wiring,
+    "gain over noise, less two errors": lab.each(noise_gain),
+    "gain of shuffled edges over gain": lab.each(wiring),
     "mean accuracy before fine-tuning, better of plain and noise": rivals,
 }
 

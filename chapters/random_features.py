@@ -508,7 +508,7 @@ measured |= {
     "bundled and refitted, minus before": kept,
     "largest bias (standard errors)": unbiased.largest_bias,
     "distance from the sine's closed form (standard errors)": unbiased.closed_form_distance,
-    "slopes of the squared error": slopes,
+    "slopes of the squared error": lab.each(slopes),
 }
 
 # %%

@@ -214,17 +214,17 @@ low = [float(np.quantile(values, 0.025)) for values in small.values()]
 
 # %%
 measured = {
-    "held-out error without c minus with c, by router": gap,
-    "c over its jackknife error, by router": sure,
-    "scatter around one curve, share of the separable law's": collapse,
-    "largest departure from the published coefficients": departure,
-    "own runs: least gain of the most experts, in standard errors": least,
-    "own runs: share of sizes at which the loss falls with every step": falling,
-    "own runs: lower end of c, by router": low,
+    "held-out error without c minus with c, by router": lab.each(gap),
+    "c over its jackknife error, by router": lab.each(sure),
+    "scatter around one curve, share of the separable law's": lab.each(collapse),
+    "largest departure from the published coefficients": lab.each(departure),
+    "own runs: least gain of the most experts, in standard errors": lab.each(least),
+    "own runs: share of sizes at which the loss falls with every step": lab.each(falling),
+    "own runs: lower end of c, by router": lab.each(low),
 }
 control = {
     "the same held-out difference, losses made by the law without c": null,
-    "own runs: gain with experts drawn anew, in standard errors": gains["position"],
+    "own runs: gain with experts drawn anew, in standard errors": lab.each(gains["position"]),
 }
 
 # %%
@@ -568,12 +568,12 @@ flat = abs(rest.mean() - expected) / stderr(rest)
 
 # %%
 measured = {
-    "departure of simulation, in units of three standard errors + 1/N": departure,
-    "finite data: the same departure of the test loss": list(finite.excess.values()),
-    "fitted minus predicted exponents": misses,
-    "exponent of time minus that of width, compute-optimal": faster,
-    "early exponent of the width correction": early,
-    "late exponent minus predicted": late,
+    "departure of simulation, in units of three standard errors + 1/N": lab.each(departure),
+    "finite data: the same departure of the test loss": lab.each(list(finite.excess.values())),
+    "fitted minus predicted exponents": lab.each(misses),
+    "exponent of time minus that of width, compute-optimal": lab.each(faster),
+    "early exponent of the width correction": lab.each(early),
+    "late exponent minus predicted": lab.each(late),
     "four averaged minus one wide, in standard errors": apart,
 }
 control = {
@@ -743,16 +743,16 @@ merged = [abs(fold_laws[k].fitted.mean / fold_laws[10].fitted.mean - 1) for k in
 
 # %%
 measured = {
-    "variance-limited exponents: ends of the intervals": slopes,
+    "variance-limited exponents: ends of the intervals": lab.each(slopes),
     "exponent of data against the exact D - F - 1": by_margin.fitted.mean,
-    "piecewise linear: departure from 4/d": linear,
-    "kernel, ReLU teacher: departure from 3/d, d = 1 to 4": kernel,
-    "features against examples: departure": duality,
-    "process teacher against the spectrum: departure, d = 2 to 4": matched,
-    "merged classes: departure from ten classes": merged,
+    "piecewise linear: departure from 4/d": lab.each(linear),
+    "kernel, ReLU teacher: departure from 3/d, d = 1 to 4": lab.each(kernel),
+    "features against examples: departure": lab.each(duality),
+    "process teacher against the spectrum: departure, d = 2 to 4": lab.each(matched),
+    "merged classes: departure from ten classes": lab.each(merged),
 }
 control = {
-    "nearest neighbour: departure from 2/d": nearest,
+    "nearest neighbour: departure from 2/d": lab.each(nearest),
     "thickened sphere: upper end of the exponent": thick_law.fitted.high,
     "thin sphere: lower end of the exponent": relu_laws[2].fitted.low,
 }

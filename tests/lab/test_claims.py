@@ -63,6 +63,16 @@ def test_a_reason_is_shown_only_where_something_fails(shown):
     assert shown[0][0][MIME]["reason"] == "" and "Why not" not in shown[0][0]["text/html"]
 
 
+def test_values_of_different_things_have_no_interval(shown):
+    make(measured={"by graph": lab.each([0.5, -0.25]), "by depth": lab.each(range(9)), "seeds": [1.0, 2.0]})
+    data, _ = shown[0]
+    graphs, depths, seeds = data[MIME]["measured"][:3]
+    assert (graphs["values"], graphs["half_width"], graphs["n"]) == ([0.5, -0.25], 0.0, 2)
+    assert [row["each"] for row in (graphs, depths, seeds)] == [True, True, False]
+    for words in ("0.5, -0.25<", "0 to 8<", "1.5 ± 6.4<"):
+        assert words in data["text/html"]
+
+
 def test_volatile_values_stay_out_of_what_is_compared(shown):
     times = lab.volatile([1.0, 2.0])
     make(measured={"a": [7.0, 8.0], "seconds": times}, holds={"fast": lab.below(lab.volatile(1.5), 3)})

@@ -5,18 +5,20 @@ output, between two executions; what may differ (times) goes through :func:`timi
 """
 
 from netatlas.lab.claims import claim
-from netatlas.lab.conditions import Condition, below, exceeds, rounding, within
+from netatlas.lab.conditions import Condition, Each, below, each, exceeds, rounding, within
 from netatlas.lab.experiment import begin, device, pick, profile, seeds
 from netatlas.lab.show import figure, glue, papers_table, portrait, table
 from netatlas.lab.timings import Volatile, timing, volatile
 
 __all__ = [
     "Condition",
+    "Each",
     "Volatile",
     "begin",
     "below",
     "claim",
     "device",
+    "each",
     "exceeds",
     "figure",
     "glue",

@@ -11,7 +11,7 @@ from IPython.display import display
 from netatlas import registry
 from netatlas.core.checks import require
 from netatlas.core.stats import as_array, mean_interval
-from netatlas.lab.conditions import Condition, format_interval
+from netatlas.lab.conditions import Condition, Each, format_each, format_interval
 from netatlas.lab.experiment import current
 from netatlas.lab.timings import Volatile, mark
 
@@ -48,8 +48,8 @@ def verdict_of(conditions: Mapping[str, Condition]) -> Verdict:
 def _rows(measured: Measured, role: str) -> list[dict[str, Any]]:
     rows = []
     for name, value in measured.items():
-        changing = isinstance(value, Volatile)
-        given = as_array(value.value if changing else value, name)
+        changing, different = isinstance(value, Volatile), isinstance(value, Each)
+        given = as_array(value.value if changing else value.values if different else value, name)
         # The last bits of a sum depend on where arrays lie in memory; six digits are equal in every execution.
         values = [float(f"{v:.6g}") for v in given]
         interval = mean_interval(values)
@@ -58,17 +58,25 @@ def _rows(measured: Measured, role: str) -> list[dict[str, Any]]:
                 "name": name,
                 "role": role,
                 "volatile": changing,
+                "each": different,
                 "values": values,
                 "mean": interval.mean,
-                "half_width": interval.half_width,
+                "half_width": 0.0 if different else interval.half_width,
                 "n": interval.n,
             }
         )
     return rows
 
 
+def format_row(row: Mapping[str, Any]) -> str:
+    """What was measured, for a reader: a mean with its interval, or each value where they are of different things."""
+    if row.get("each"):
+        return format_each(row["values"])
+    return format_interval(row["mean"], row["half_width"], row["n"])
+
+
 def _shown(row: dict[str, Any]) -> str:
-    text = format_interval(row["mean"], row["half_width"], row["n"])
+    text = format_row(row)
     return mark(text) if row["volatile"] else text
 
 
@@ -125,7 +133,8 @@ def claim(
     Args:
         key: The paper's key in ``papers.yml``.
         statement: The claim in one sentence.
-        measured: Values over seeds for each arm; a :class:`~netatlas.lab.timings.Volatile` value is not compared.
+        measured: Values over seeds for each arm; a :class:`~netatlas.lab.timings.Volatile` value is not compared,
+            those of :func:`~netatlas.lab.conditions.each` are of different things and have no interval.
         holds: The deciding condition, or named conditions with the main one first. All hold: *reproduced*. Only some,
             the first among them: *partly*. Else: *not reproduced here*.
         scaled: What is smaller or simpler than in the paper.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import SupportsFloat
+from typing import Any, SupportsFloat
 
 from netatlas.core.checks import require
 from netatlas.lab.timings import Volatile
@@ -27,6 +28,29 @@ def format_interval(mean: float, half_width: float, n: int) -> str:
         return f"{format_number(mean)} ± 0"
     digits = min(max(1 - math.floor(math.log10(half_width)), 0), 8)
     return f"{mean:.{digits}f} ± {half_width:.{digits}f}"
+
+
+def format_each(values: Sequence[float]) -> str:
+    """Values that are no repetitions of each other: all of them up to six, beyond that how far they reach."""
+    if len(values) > 6:
+        return f"{format_number(min(values))} to {format_number(max(values))}"
+    return ", ".join(format_number(value) for value in values)
+
+
+@dataclass(frozen=True)
+class Each:
+    """Measured values of different things, such as one a graph."""
+
+    values: Any
+
+
+def each(values: Any) -> Each:
+    """Mark values as those of different things, not repetitions of one: shown one by one, without an interval.
+
+    Args:
+        values: Numbers, such as one a data set, a depth or an arm.
+    """
+    return Each(values)
 
 
 def rounding(error: SupportsFloat, floor: float) -> float:

@@ -7,8 +7,9 @@
 ``conditions``
     ``[{name, holds, figures}]``, the main condition first.
 ``measured``
-    ``[{name, role, values, mean, half_width, n, volatile}]``; ``role`` is ``measured`` or ``control``, ``half_width``
-    that of the 95 % interval, ``volatile`` true for times.
+    ``[{name, role, values, mean, half_width, n, volatile, each}]``; ``role`` is ``measured`` or ``control``,
+    ``half_width`` that of the 95 % interval, ``volatile`` true for times, ``each`` true for values of different things,
+    which have no interval.
 ``scaled, data, reason``
     What is scaled down, the kind of data, and why a condition fails.
 ``n``

@@ -15,8 +15,8 @@ import nbformat
 import yaml
 
 from netatlas import registry
-from netatlas.lab.claims import DATA_WORDS, MIME, VERDICT_CLASS
-from netatlas.lab.conditions import format_interval, format_number
+from netatlas.lab.claims import DATA_WORDS, MIME, VERDICT_CLASS, format_row
+from netatlas.lab.conditions import format_number
 from netatlas.pipeline.usage import usage
 
 Entry = dict[str, Any]
@@ -112,7 +112,7 @@ def _folded(items: list[str], shown: int, words: str) -> str:
 def _measured_cell(entry: Entry) -> str:
     items = []
     for row in entry["measured"]:
-        value = format_interval(row["mean"], row["half_width"], row["n"])
+        value = format_row(row)
         role = ' <em class="control">control</em>' if row["role"] == "control" else ""
         items.append(f"<li>{escape(row['name'])}{role}: <strong>{value}</strong></li>")
     return _folded(items, min(3, len(items)), f"figures, n ≤ {entry['n']}")
