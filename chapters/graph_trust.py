@@ -945,7 +945,7 @@ lab.claim(
 #
 # A generator trained on an unfair graph makes unfair graphs. [Badaoui and others (2025)](https://arxiv.org/abs/2507.03728) leave the generator as it is and act on its sampling: at some step of the reverse
 # diffusion they switch the sensitive attribute of some nodes and let the generation go on. How many nodes and which step follows from two criteria: edges should not depend on the attribute, and the profile of
-# nodes and topology should stay. Only this much could be confirmed from the abstract; no code was found. The criteria below are ours:
+# nodes and topology should stay. Only this much could be confirmed, and that the number is settled before the step; no code was found. The criteria below are ours, and one grid settles both:
 #
 # $$\begin{gathered} F = \frac{|P(A = 1 \mid s_i = s_j) - P(A = 1 \mid s_i \ne s_j)|}{P(A = 1)}, \\
 # D = \text{distance of group-wise degree, neighbour and attribute means}, \end{gathered}$$
