@@ -574,7 +574,7 @@ measured = {
     "exponent of time minus that of width, compute-optimal": lab.each(faster),
     "early exponent of the width correction": lab.each(early),
     "late exponent minus predicted": lab.each(late),
-    "four averaged minus one wide, in standard errors": apart,
+    "four averaged minus one wide, in standard errors": lab.each(apart),
 }
 control = {
     "isotropic spectrum: loss left, share": rest,

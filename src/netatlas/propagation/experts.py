@@ -16,6 +16,7 @@ from torch.func import functional_call, vmap
 from netatlas.core.checks import require
 from netatlas.core.message_passing import NodeFit
 from netatlas.core.train import Params, minimize
+from netatlas.propagation.tuning import centred_logits
 
 Gate = Literal["variance", "entropy", "learned", "constant"]
 Objective = Literal["expected", "mixed"]
@@ -99,9 +100,8 @@ class ConfidenceGate(nn.Module):
 
 
 def _log_softmax(logits: Tensor) -> Tensor:
-    # With few classes torch's softmax over the last axis costs three times as much.
-    shifted = logits - logits.detach().amax(-1, keepdim=True)
-    return shifted - shifted.exp().sum(-1, keepdim=True).log()
+    shifted, total = centred_logits(logits)
+    return shifted - total.unsqueeze(-1)
 
 
 def mixture_loss(

@@ -173,11 +173,23 @@ def random_splits(
     return masks[0], masks[1], masks[2]
 
 
+def centred_logits(logits: Float[Tensor, "*n C"]) -> tuple[Float[Tensor, "*n C"], Float[Tensor, "*n"]]:
+    r"""Logits less their largest, and the logarithm of their exponentials' sum, :math:`(z', \ln \sum_c e^{z'_c})`.
+
+    Log-probabilities are the difference. With few classes torch's softmax over the last axis costs more than a graph
+    convolution; this costs a quarter to a third of it.
+
+    Args:
+        logits: :math:`z`.
+    """
+    shifted = logits - logits.detach().amax(-1, keepdim=True)
+    return shifted, shifted.exp().sum(-1).log()
+
+
 def node_entropy(logits: Float[Tensor, "n C"], y: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
     r"""Cross-entropy of every node, :math:`\ell_v = \ln \sum_c e^{z_{vc}} - z_{v y_v}`.
 
-    The values are those of ``torch.nn.functional.cross_entropy``. With few classes its softmax over the last axis costs
-    more than a graph convolution; sums of exponentials after the largest logit is taken off cost a quarter.
+    The values are those of ``torch.nn.functional.cross_entropy``, by :func:`centred_logits`.
 
     Args:
         logits: :math:`z`.
@@ -187,8 +199,8 @@ def node_entropy(logits: Float[Tensor, "n C"], y: Int[Tensor, " n"]) -> Float[Te
         ValueError: For another number of labels.
     """
     require(logits.ndim == 2 and y.shape == logits.shape[:1], f"{len(logits)} labels", tuple(y.shape))
-    shifted = logits - logits.detach().amax(-1, keepdim=True)
-    return shifted.exp().sum(-1).log() - shifted.gather(-1, y[:, None])[:, 0]
+    shifted, total = centred_logits(logits)
+    return total - shifted.gather(-1, y[:, None])[:, 0]
 
 
 def tune_nodes(
